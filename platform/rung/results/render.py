@@ -1,0 +1,129 @@
+"""Tables and states for the terminal, with rich."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rung.results.query import StudyResults
+
+_STATUS_STYLE = {
+    "completed": "green",
+    "running": "cyan",
+    "stopped": "dim",
+    "diverged": "yellow",
+    "failed": "red",
+}
+
+
+def render_summary(results: StudyResults) -> RenderableType:
+    """The configurations of a study, best first, with the study's metric in the title."""
+    study = results.study
+    metric = study["metric"]
+    title = f"{study['study']}: {metric['name']} ({metric['select'].replace('_', ' ')}, {metric['mode']})"
+    rows = [{"id": entry.config_id, **entry.as_text()} for entry in results.summary()]
+    if not rows:
+        return Text("no configuration has started yet")
+    return render_rows(rows, title)
+
+
+def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> RenderableType:
+    """Rows as a plain table; the columns are those of the first row."""
+    if not rows:
+        return Text("no rows")
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in rows[0]:
+        numeric = all(isinstance(row[name], int | float | None) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        # Text: nothing that a user wrote is taken for markup.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    return table
+
+
+def render_status(results: StudyResults, *, decisions: bool = False) -> RenderableType:
+    """How far a study has come: runs by status, rungs, what happened last; with `decisions`, why who was
+    stopped."""
+    study = results.study
+    runs = dicts(results.runs)
+    planned = len(dicts(results.configurations)) * len(study["seeds"])
+    counts = Counter(run["status"] for run in runs)
+    counts["not started"] = planned - len(runs)
+    live = "running now" if results.live() else "not running"
+    head = Text.assemble((study["study"], "bold"), f"  {live}  {results.directory}")
+    states = Text("runs: ")
+    for status, count in counts.items():
+        if count:
+            states.append(f"{count} {status}  ", style=_STATUS_STYLE.get(status, ""))
+    pieces: list[RenderableType] = [head, states, Text(_position(results))]
+    rungs = _rung_rows(results)
+    if rungs:
+        pieces += [Text(), render_rows(rungs, "rungs")]
+    if decisions:
+        pieces += [Text(), render_rows(_decision_rows(results), "decisions")]
+    pieces += [Text(), render_rows(_event_rows(results), "last events")]
+    troubles = [run for run in runs if run["status"] in ("failed", "diverged")]
+    pieces += [_trouble(run) for run in troubles[:10]]
+    return Group(*pieces)
+
+
+def _position(results: StudyResults) -> str:
+    sql = """
+        SELECT count(*) AS rows, sum(steps) AS steps, max(latest) AS latest
+        FROM (SELECT run_id, max(step) AS steps, max(reported_at) AS latest FROM metrics GROUP BY run_id)
+    """
+    row = dicts(results.query(sql))[0]
+    if not row["rows"]:
+        return "no report yet"
+    ago = (datetime.now(UTC) - row["latest"]).total_seconds()
+    return f"{int(row['steps']):,} steps in {row['rows']} runs; last report {_ago(ago)} ago"
+
+
+def _rung_rows(results: StudyResults) -> list[dict[str, Any]]:
+    sql = """
+        SELECT bracket, level, count(*) AS decided, count(*) FILTER (decision = 'continue') AS "went on",
+               count(*) FILTER (decision = 'stop') AS stopped, any_value(scheduler) AS scheduler
+        FROM decisions GROUP BY bracket, level ORDER BY bracket, level
+    """
+    return dicts(results.query(sql))
+
+
+def _decision_rows(results: StudyResults) -> list[dict[str, Any]]:
+    sql = """
+        SELECT d."order" AS "#", d.level, d.config_id AS id, c.label AS configuration, d.decision, d.reason
+        FROM decisions d LEFT JOIN configurations c USING (config_id) ORDER BY d."order"
+    """
+    return dicts(results.query(sql))
+
+
+def _event_rows(results: StudyResults, last: int = 6) -> list[dict[str, Any]]:
+    sql = f"SELECT time, kind, config_id AS id, message FROM events ORDER BY time DESC LIMIT {last}"
+    rows = dicts(results.query(sql))[::-1]
+    return [{**row, "time": row["time"].astimezone().strftime("%H:%M:%S")} for row in rows]
+
+
+def _trouble(run: Mapping[str, Any]) -> Text:
+    if run["status"] == "diverged":
+        return Text(f"{run['run_id']} diverged at step {run['diverged_step']}", style="yellow")
+    last_line = (run["error"] or "").strip().splitlines()[-1:] or ["no text"]
+    return Text(f"{run['run_id']} failed: {last_line[0]}", style="red")
+
+
+def dicts(relation: Any) -> list[dict[str, Any]]:
+    """The rows of a DuckDB relation."""
+    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+    return rows
+
+
+def _ago(seconds: float) -> str:
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, seconds) / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"

@@ -1,0 +1,389 @@
+"""The tables of a study that a person reads: configurations over their seeds, and when they learnt and
+generalised.
+
+Rows are small dataclasses, so that `rung results` needs no pandas; `to_frame` makes a DataFrame of them,
+`export` CSV, JSON, Markdown or LaTeX."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rung.results.export import TableRow, export, interval_text, number_text, spread_text
+from rung.results.schema import CONFIG_PREFIX
+from rung.results.statistics import (
+    MeanInterval,
+    Mode,
+    Spread,
+    aggregate,
+    best,
+    first_step_reaching,
+    mean_interval,
+    spread,
+)
+from rung.results.views import quote
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rung.results.query import StudyResults
+
+__all__ = [
+    "ConfigurationSummary",
+    "GrokkingRow",
+    "ThresholdTime",
+    "export",
+    "grokking_table",
+    "summary",
+    "to_frame",
+]
+
+Phase = Literal["search", "confirm"]
+Row = dict[str, Any]
+
+_STATUSES = ("completed", "stopped", "diverged", "failed", "running")
+_PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
+"""The column of `runs` that counts in a budget's unit."""
+
+
+def to_frame(rows: Sequence[TableRow]) -> "pd.DataFrame":
+    """A DataFrame with one row per entry and full precision."""
+    import pandas as pd
+
+    return pd.DataFrame([row.as_row() for row in rows])
+
+
+# --------------------------------------------------------------------------------------------- summary
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationSummary:
+    """A configuration over its seeds, by the study's metric under its `select` rule."""
+
+    config_id: str
+    label: str
+    swept: Mapping[str, object]
+    """Value of every swept dotted path."""
+    planned: int
+    """Runs planned; fewer may have begun."""
+    completed: int
+    stopped: int
+    diverged: int
+    failed: int
+    running: int
+    level: int | None
+    """Highest rung that all runs still in the race have reached, in units of the budget."""
+    interval: MeanInterval
+    """Mean over the runs that have a value, with a 95 % Student-t interval."""
+    score: float | None
+    """What it is ranked by: the study's aggregate across seeds. None if a diverged run leaves it none."""
+    seeds: tuple[int, ...]
+    values: tuple[float | None, ...]
+    """Value of each of `seeds`; None while there is none."""
+    steps: int
+    """Steps of the run that got furthest."""
+    wall_seconds: float
+    """Training clocks of all runs together."""
+
+    @property
+    def n(self) -> int:
+        """Runs that have a value."""
+        return self.interval.n
+
+    @property
+    def mean(self) -> float | None:
+        return self.interval.mean
+
+    @property
+    def low(self) -> float | None:
+        return self.interval.low
+
+    @property
+    def high(self) -> float | None:
+        return self.interval.high
+
+    def as_row(self) -> Row:
+        """Every column; swept values are called `config.<dotted path>`, as in the table `configurations`."""
+        return {
+            "config_id": self.config_id,
+            "label": self.label,
+            **{CONFIG_PREFIX + path: value for path, value in self.swept.items()},
+            "n": self.n,
+            "planned": self.planned,
+            **{status: getattr(self, status) for status in _STATUSES},
+            "level": self.level,
+            "mean": self.mean,
+            "low": self.low,
+            "high": self.high,
+            "score": self.score,
+            "seeds": list(self.seeds),
+            "values": list(self.values),
+            "steps": self.steps,
+            "wall_seconds": self.wall_seconds,
+        }
+
+    def as_text(self) -> dict[str, str]:
+        """Label, n of planned, mean with interval, single seeds, statuses, rung and cost."""
+        statuses = [f"{count} {status}" for status in _STATUSES if (count := getattr(self, status))]
+        return {
+            "configuration": self.label,
+            "n": f"{self.n}/{self.planned}",
+            "mean [95 % interval]": interval_text(self.interval),
+            "seeds": ", ".join("–" if value is None else number_text(value) for value in self.values),
+            "runs": ", ".join(statuses),
+            "rung": "" if self.level is None else str(self.level),
+            "steps": str(self.steps),
+            "seconds": f"{self.wall_seconds:.0f}",
+        }
+
+
+def summary(results: "StudyResults", phase: Phase = "search") -> list[ConfigurationSummary]:
+    """One entry per configuration, best first by the study's metric.
+
+    The order is that of `score`, the aggregate that the scheduler compares too. It is not fair across these
+    groups, which therefore follow each other: configurations still in the race or through with it; those
+    stopped by the scheduler, whose value belongs to a smaller budget; those with a diverged run, whose mean
+    is over the survivors only; those without any value. Failed runs are an accident and not a result: they
+    only lower n.
+
+    In phase confirm only configurations that have runs there appear.
+    """
+    study = results.study
+    configurations = _configurations(results, study["swept"])
+    runs = _grouped(_rows(results.runs.filter(f"phase = '{phase}'").order("config_id, seed")))
+    levels = {} if phase == "confirm" else _decided_levels(results)
+    planned = _planned_seeds(study, phase)
+    entries = [
+        _summarise(study, configuration, planned, runs.get(config_id, []), levels.get(config_id))
+        for config_id, configuration in configurations.items()
+        if phase == "search" or config_id in runs
+    ]
+    return sorted(
+        entries, key=lambda entry: _place(entry, study["metric"]["mode"])
+    )  # stable: ties in plan order
+
+
+def _summarise(
+    study: Row, configuration: Row, planned: Sequence[int], runs: Sequence[Row], decided: int | None
+) -> ConfigurationSummary:
+    by_seed = {run["seed"]: run for run in runs}
+    seeds = tuple(sorted({*planned, *by_seed}))
+    values = tuple(by_seed[seed]["value"] if seed in by_seed else None for seed in seeds)
+    statuses = [run["status"] for run in runs]
+    return ConfigurationSummary(
+        config_id=configuration["config_id"],
+        label=configuration["label"],
+        swept={path: configuration[CONFIG_PREFIX + path] for path in study["swept"]},
+        planned=len(seeds),
+        **{status: statuses.count(status) for status in _STATUSES},
+        level=max(
+            (level for level in (decided, _reached_level(study, runs)) if level is not None), default=None
+        ),
+        interval=mean_interval(values),
+        score=_score(study["metric"], runs),
+        seeds=seeds,
+        values=values,
+        steps=max((run["step"] for run in runs), default=0),
+        wall_seconds=math.fsum(run["wall_seconds"] for run in runs),
+    )
+
+
+def _score(metric: Row, runs: Sequence[Row]) -> float | None:
+    """The aggregate across seeds. A diverged run counts as the metric's worst value, if it has one and nobody
+    says else."""
+    values: list[float | None] = []
+    for run in runs:
+        if run["status"] == "diverged" and metric.get("diverged", "worst") == "worst":
+            if metric.get("worst_value") is None:
+                return None
+            values.append(metric["worst_value"])
+        else:
+            values.append(run["value"])
+    return aggregate(values, metric.get("across_seeds", "mean"), metric["mode"])
+
+
+def _place(entry: ConfigurationSummary, mode: Mode) -> tuple[int, float]:
+    if entry.score is not None:
+        return (1 if entry.stopped else 0, -entry.score if mode == "max" else entry.score)
+    if entry.mean is not None:
+        return (2, -entry.mean if mode == "max" else entry.mean)
+    return (3, 0.0)
+
+
+def _reached_level(study: Row, runs: Sequence[Row]) -> int | None:
+    """The highest rung that every run has reached which neither diverged nor failed; a completed run is
+    through."""
+    column = _PROGRESS[study["budget"]["unit"]]
+    active = [run for run in runs if run["status"] not in ("diverged", "failed")]
+    if not active:
+        return None
+    done = min(math.inf if run["status"] == "completed" else run[column] for run in active)
+    return max((level for level in study["rungs"] if level <= done), default=None)
+
+
+def _planned_seeds(study: Row, phase: Phase) -> list[int]:
+    """The seeds planned for every configuration. Those of phase confirm are chosen late: its runs tell
+    them."""
+    return list(study["seeds"]) if phase == "search" else []
+
+
+def _configurations(results: "StudyResults", swept: Sequence[str]) -> dict[str, Row]:
+    relation = results.configurations
+    names = [CONFIG_PREFIX + path for path in swept]
+    present = [name for name in names if name in relation.columns]
+    columns = ", ".join(map(quote, ["config_id", "label", *present]))
+    rows = _rows(relation.order("plan_index").select(columns))
+    return {row["config_id"]: {**dict.fromkeys(names), **row} for row in rows}
+
+
+def _decided_levels(results: "StudyResults") -> dict[str, int]:
+    """The highest rung at which each configuration was judged."""
+    return dict(results.decisions.filter("phase = 'search'").aggregate("config_id, max(level)").fetchall())
+
+
+# -------------------------------------------------------------------------------------------- grokking
+
+_SPLITS = ("train", "validation")
+_SERIES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdTime:
+    """When runs reached a threshold: the spread is over the `reached` of `n` runs; the others are
+    censored."""
+
+    reached: int
+    n: int
+    step: Spread
+
+    @property
+    def text(self) -> str:
+        """ "5650 ± 150", or "5650 ± 150 (not reached 2/4)", or "not reached 4/4"."""
+        if self.reached == self.n:
+            return spread_text(self.step)
+        censored = f"not reached {self.n - self.reached}/{self.n}"
+        return f"{spread_text(self.step)} ({censored})" if self.reached else censored
+
+
+@dataclass(frozen=True, slots=True)
+class GrokkingRow:
+    """Best loss L and accuracy A of a configuration, the steps t_f that first reach them, and threshold
+    times.
+
+    Everything is found per run first and is then a mean and standard deviation over runs.
+    """
+
+    config_id: str
+    label: str
+    n: int
+    """Runs with reports."""
+    steps: int
+    """Steps of the run that got furthest: no time can be larger, and t_f near it means "still improving"."""
+    spreads: Mapping[str, Spread]
+    """Of L_<split>, A_<split>, t_f(L)_<split>, t_f(A)_<split>, delta_t(L) and delta_t(A); the last two are
+    t_f(validation) - t_f(train) of the same run."""
+    thresholds: Mapping[float, ThresholdTime]
+    """When validation accuracy reached a threshold."""
+
+    def as_row(self) -> Row:
+        """Every number: `<name>` is a mean, `<name>_std` its standard deviation over the runs."""
+        row: Row = {"config_id": self.config_id, "label": self.label, "n": self.n, "steps": self.steps}
+        for name, over_runs in self.spreads.items():
+            row |= {name: over_runs.mean, f"{name}_std": over_runs.std}
+        for threshold, time in self.thresholds.items():
+            name = f"t_{threshold:g}"
+            row |= {name: time.step.mean, f"{name}_std": time.step.std, f"{name}_reached": time.reached}
+        return row
+
+    def as_text(self) -> dict[str, str]:
+        """Means ± standard deviations, and how many runs did not reach a threshold."""
+        texts = {"configuration": self.label, "n": str(self.n)}
+        texts |= {
+            name.replace("_t", " t").replace("_v", " v"): spread_text(s) for name, s in self.spreads.items()
+        }
+        return texts | {f"A ≥ {threshold:g}": time.text for threshold, time in self.thresholds.items()}
+
+
+def grokking_table(
+    results: "StudyResults", thresholds: Sequence[float] = (0.9, 0.95, 0.99), phase: Phase = "search"
+) -> list[GrokkingRow]:
+    """When each configuration learnt its training set and when it generalised, in the order of the plan.
+
+    For any study whose metrics have loss and accuracy under `train/` and `validation/`; empty for others.
+    Runs that diverged, failed or were stopped count as far as they went."""
+    metrics = results.metrics
+    if not set(_SERIES) <= set(metrics.columns):
+        return []
+    columns = ", ".join(map(quote, ("config_id", "run_id", "step", *_SERIES)))
+    reports = metrics.filter(f"phase = '{phase}'").order("run_id, step").select(columns).fetchnumpy()
+    runs = _split_runs(reports)
+    return [
+        _grokking_row(configuration, runs[config_id], thresholds)
+        for config_id, configuration in _configurations(results, []).items()
+        if config_id in runs
+    ]
+
+
+def _split_runs(reports: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Reports sorted by run as arrays per run, listed by configuration; missing values become NaN."""
+    series = {name: np.ma.filled(reports[name].astype(np.float64), np.nan) for name in _SERIES}
+    starts = np.flatnonzero(reports["run_id"][1:] != reports["run_id"][:-1]) + 1
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for rows in np.split(np.arange(len(reports["step"])), starts):
+        if len(rows):
+            run = {"step": reports["step"][rows], **{name: values[rows] for name, values in series.items()}}
+            runs.setdefault(reports["config_id"][rows[0]], []).append(run)
+    return runs
+
+
+def _grokking_row(
+    configuration: Row, runs: Sequence[Mapping[str, Any]], thresholds: Sequence[float]
+) -> GrokkingRow:
+    found = [_best_and_when(run) for run in runs]
+    return GrokkingRow(
+        config_id=configuration["config_id"],
+        label=configuration["label"],
+        n=len(runs),
+        steps=max(int(run["step"][-1]) for run in runs),
+        spreads={name: spread([one[name] for one in found]) for name in found[0]},
+        thresholds={threshold: _threshold_time(runs, threshold) for threshold in thresholds},
+    )
+
+
+def _best_and_when(run: Mapping[str, Any]) -> dict[str, float | None]:
+    """L, A, t_f and the delays of one run."""
+    found: dict[str, float | None] = {}
+    modes: tuple[tuple[str, str, Mode], ...] = (("L", "loss", "min"), ("A", "accuracy", "max"))
+    times: dict[str, float | None] = {}
+    for letter, metric, mode in modes:
+        for split in _SPLITS:
+            reached = best(run["step"], run[f"{split}/{metric}"], mode)
+            found[f"{letter}_{split}"], times[f"t_f({letter})_{split}"] = reached or (None, None)
+    for letter in "LA":
+        learnt, generalised = (times[f"t_f({letter})_{split}"] for split in _SPLITS)
+        known = learnt is not None and generalised is not None
+        times[f"delta_t({letter})"] = generalised - learnt if known else None
+    return found | times
+
+
+def _threshold_time(runs: Sequence[Mapping[str, Any]], threshold: float) -> ThresholdTime:
+    steps = [first_step_reaching(run["step"], run["validation/accuracy"], threshold, "max") for run in runs]
+    over_runs = spread(steps)
+    return ThresholdTime(reached=over_runs.n, n=len(runs), step=over_runs)
+
+
+# --------------------------------------------------------------------------------------------- helpers
+
+
+def _rows(relation: Any) -> list[Row]:
+    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+
+
+def _grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by their config_id."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["config_id"], []).append(row)
+    return groups

@@ -1,0 +1,322 @@
+"""The study file: which keys there are, what they mean, and how a file becomes a `Study`.
+
+    study = load_study("search_spaces/modular_arithmetic/demo.yaml", ["seeds=8", "base.modulus=97"])
+
+Every model is strict and frozen. `load_study` reports everything that is wrong at once, with lines (`checks.py`); a
+`Study` that it returns can be planned. Left out: expansion (`configuration.py`), cost and display (`plan.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rung.space import Dimension
+from rung.space_reader import read_space
+from rung.training.config import StrictModel
+from rung.yaml_file import dotted
+
+if TYPE_CHECKING:
+    from rung.plan import Plan
+
+Mode = Literal["min", "max"]
+Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
+
+
+class Target(StrictModel):
+    """A value at which a run has done what it was for."""
+
+    metric: str
+    """A metric that the trainable reports."""
+    value: float
+    """A run stops at the first evaluation that is as good as this, and is completed."""
+    mode: Mode
+    """Whether less or more is better; left out, the metric's own."""
+
+
+class Budget(StrictModel):
+    """How long every run trains: exactly one of steps, epochs, tokens and wall_clock, which rungs are counted in too;
+    wall_clock may also stand beside another one, as a cap."""
+
+    steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps."""
+    epochs: int | None = Field(default=None, gt=0)
+    """Passes over the training data."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens that the model reads in training."""
+    wall_clock: int | None = Field(default=None, gt=0)
+    """Seconds of training and evaluation of one run. What a run reaches in them depends on the machine, so its numbers
+    cannot be repeated exactly."""
+    target: Target | None = None
+    """Stop a run early that has reached a value of a metric; off when empty."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Budget:
+        counted = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
+        if len(counted) > 1:
+            raise ValueError(f"give one of steps, epochs and tokens, got {' and '.join(counted)}")
+        if not counted and self.wall_clock is None:
+            raise ValueError("give one of steps, epochs, tokens and wall_clock (seconds)")
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """What `amount` and the rungs count."""
+        units: tuple[Unit, ...] = ("steps", "epochs", "tokens")
+        return next((unit for unit in units if getattr(self, unit) is not None), "wall_clock")
+
+    @property
+    def amount(self) -> int:
+        """The whole budget of a run, in its unit."""
+        return int(getattr(self, self.unit))
+
+    @property
+    def cap(self) -> int | None:
+        """Seconds after which a run ends whatever it has reached; empty if the budget itself counts seconds."""
+        return None if self.unit == "wall_clock" else self.wall_clock
+
+
+class MetricChoice(StrictModel):
+    """What configurations are judged by: one number for each run, and one for its configuration."""
+
+    name: str
+    """A metric that the trainable reports (`validation/accuracy`)."""
+    mode: Mode
+    """Whether less or more is better; left out, the metric's own."""
+    select: Literal["last", "best", "mean_of_last"] = "last"
+    """Which evaluation is a run's value. `best` flatters noisy curves."""
+    window: int = Field(default=5, gt=0)
+    """`mean_of_last` only: evaluations in the mean."""
+    across_seeds: Literal["mean", "median", "worst", "best"] = "mean"
+    """How the values of a configuration's runs become one."""
+    diverged: Literal["worst", "ignore"] = "worst"
+    """What a diverged run counts as: the worst value there is, or nothing."""
+
+
+class SchedulerChoice(StrictModel):
+    """Which configurations are stopped early, by the value of all their seeds together."""
+
+    name: Literal["fifo", "asha", "synchronous_halving", "median_stopping", "hyperband"] = "fifo"
+    """`fifo` stops nobody. `asha` decides at once, so decisions depend on who arrives first. `synchronous_halving`
+    waits for all: the same survivors on any machine. `hyperband`: several halvings with different first rungs.
+    `median_stopping` stops whoever does worse than the middle of the others."""
+    grace: int | None = Field(default=None, gt=0)
+    """First rung, in units of the budget. Empty: budget / reduction_factor², at least 1. `fifo` ignores it."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """One configuration in so many goes on from a rung; rungs are this factor apart."""
+    minimum: int = Field(default=1, gt=0)
+    """`asha` only: configurations that must have reached a rung before one is stopped there."""
+
+
+class SearcherChoice(StrictModel):
+    """Who chooses the configurations."""
+
+    name: Literal["plan", "optuna"] = "plan"
+    """`plan`: the study file; all are known before anything starts. `optuna`: tree-structured Parzen estimators (TPE)
+    choose `samples` configurations one after another, from what the earlier ones reached."""
+    seed: int = Field(default=0, ge=0)
+    """`optuna` only: seed of its choices."""
+
+
+class Resources(StrictModel):
+    """What the process that trains one configuration gets."""
+
+    cpus: int = Field(default=1, gt=0)
+    """Processor cores."""
+    gpus: float = Field(default=0.0, ge=0)
+    """Graphics processors; below 1, several configurations share one."""
+    workers: int = Field(default=1, gt=0)
+    """Processes that train one run together. Only 1 is built."""
+    concurrent: int | None = Field(default=None, gt=0)
+    """Most configurations that are trained at the same time; empty: as many as fit."""
+
+
+class CheckpointPolicy(StrictModel):
+    """When runs are saved, and what stays when the study is over."""
+
+    seconds: float = Field(default=30.0, ge=0)
+    """Least time between two checkpoints of a run, in seconds: what an interruption can cost."""
+    keep: Literal["none", "best", "all"] = "best"
+    """Which finished configurations keep their last checkpoint."""
+
+
+class FailurePolicy(StrictModel):
+    """What happens when something breaks."""
+
+    retries: int = Field(default=1, ge=0)
+    """How often a configuration whose process died is started again, from its last checkpoint."""
+
+
+class Study(StrictModel):
+    """One sweep: a trainable, a base configuration, a search space, seeds, a scheduler, resources."""
+
+    study: str
+    """Its name, which is also the name of its folder: letters, digits, `.`, `_` and `-`."""
+    trainable: str
+    """What is trained: a registered name or `package.module:Class`."""
+    base: dict[str, Any] = Field(default_factory=dict)
+    """The trainable's configuration, where it differs from its defaults."""
+    space: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What is swept: paths into the configuration, each a list or a word with its numbers (see `space.py`)."""
+    samples: int = Field(default=1, gt=0)
+    """Draws of the dimensions that are drawn; with `optuna` the number of configurations."""
+    draw_seed: int = Field(default=0, ge=0)
+    """What the draws depend on beside their path and number."""
+    seeds: tuple[int, ...]
+    """Seeds of each configuration's runs: how many (4 is 0, 1, 2, 3), or which."""
+    budget: Budget
+    """How long every run trains."""
+    metric: MetricChoice
+    """What configurations are judged by."""
+    scheduler: SchedulerChoice = SchedulerChoice()
+    """Which configurations are stopped early."""
+    searcher: SearcherChoice = SearcherChoice()
+    """Who chooses the configurations."""
+    replication: Literal["serial"] = "serial"
+    """How a configuration's runs are trained: `serial`, one after another, rung by rung, in one process."""
+    resources: Resources = Resources()
+    """What one configuration's process gets."""
+    checkpoints: CheckpointPolicy = CheckpointPolicy()
+    """When runs are saved, and what stays."""
+    failures: FailurePolicy = FailurePolicy()
+    """What happens when something breaks."""
+    storage: str | None = None
+    """Folder that holds the studies' folders. Empty: the environment variable RUNG_STORAGE, else `results`."""
+
+    @field_validator("study")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(
+                "the name is also a folder's: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"
+            )
+        return name
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _read_space(cls, raw: Any) -> dict[str, Any]:
+        dimensions, problems = read_space(raw)
+        if problems:
+            raise ValueError("; ".join(f"{dotted(problem.path)}: {problem.message}" for problem in problems))
+        return {dimension.path: dimension.specification for dimension in dimensions}
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, seeds: Any) -> Any:
+        if isinstance(seeds, float) and seeds.is_integer():
+            seeds = int(seeds)
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            if seeds < 1:
+                raise ValueError(f"at least one seed is needed, got {seeds}")
+            return tuple(range(seeds))
+        if not isinstance(seeds, list | tuple):
+            raise ValueError(f"expected how many seeds or a list of them, got {seeds!r}")
+        return seeds
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("at least one seed is needed")
+        repeated = [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]
+        if repeated:
+            raise ValueError(f"seed {repeated[0]} stands twice: two runs with one seed are the same run")
+        wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
+        if wrong:
+            raise ValueError(f"a seed lies between 0 and 4294967295, got {wrong[0]}")
+        return seeds
+
+    @field_validator("replication", mode="before")
+    @classmethod
+    def _only_serial(cls, replication: Any) -> Any:
+        if replication in ("packed", "spread"):
+            raise ValueError(f"{replication} replication is not built yet; on a CPU serial is as fast")
+        return replication
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The swept paths, in the order of the file."""
+        return read_space(self.space)[0]
+
+    @property
+    def directory(self) -> Path:
+        """Where everything about this study is kept."""
+        from rung.results.query import storage_root
+
+        return storage_root(self.storage) / self.study
+
+
+def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Study:
+    """Reads and checks a study file, with `--set` overrides (`a.b=value`, see `yaml_file.py`).
+
+    Raises:
+        StudyError: everything that is wrong with it, each problem with its line.
+    """
+    from rung.checks import checked_study
+    from rung.yaml_file import read_yaml
+
+    return checked_study(read_yaml(Path(path), overrides))
+
+
+def study_json(study: Study, plan: Plan) -> dict[str, Any]:
+    """The resolved study, as it is kept in study.json beside the results."""
+    data = study.model_dump(mode="json", exclude={"base", "budget"})
+    unit = "seconds" if study.budget.unit == "wall_clock" else study.budget.unit
+    target = study.budget.target
+    return {
+        "format": 1,
+        "study": data.pop("study"),
+        "trainable": data.pop("trainable"),
+        "swept": list(study.space),
+        "metric": data.pop("metric"),
+        "budget": {
+            "unit": unit,
+            "amount": study.budget.amount,
+            "wall_clock": study.budget.cap,
+            "target": target and target.model_dump(),
+        },
+        "seeds": data.pop("seeds"),
+        "rungs": list(plan.rungs),
+        "base": plan.base,
+        **data,
+    }
+
+
+_NOT_COMPARED = ("storage", "resources", "checkpoints", "failures")
+
+Difference = tuple[str, Any, Any]
+"""Dotted path, old value, new value; None where there is none."""
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """How two resolved studies (`study_json`) differ in what could change a result.
+
+    Where results are stored, on which resources, with which checkpoints and retries makes no difference.
+    """
+    kept = [{key: value for key, value in side.items() if key not in _NOT_COMPARED} for side in (old, new)]
+    return _differences(kept[0], kept[1], "")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[Difference]:
+    found: list[Difference] = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after, path = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differences(before, after, f"{path}.")
+        elif before != after:
+            found.append((path, before, after))
+    return found
+
+
+def only_adds(difference: Difference) -> bool:
+    """Whether a difference leaves every run of the old study in the new one: more seeds, samples, or grid values."""
+    path, old, new = difference
+    if path == "samples":
+        return bool(new >= old)
+    is_list = path == "seeds" or (path.startswith("space.") and path.endswith(".grid"))
+    return is_list and isinstance(old, list) and isinstance(new, list) and all(value in new for value in old)

@@ -1,0 +1,158 @@
+"""The contract of a trainable, and how a name finds one.
+
+A trainable answers four questions about one run (model, batches, loss, evaluate) and owns no loop: the engine
+(`rung.training`) trains it solo, replicated over seeds, or under Ray Tune. Two more answers, `metrics` and
+`workload`, are given by the class before anything starts and must not need torch, because `rung plan` asks them.
+
+A name is looked up in the entry-point group `rung.trainables`; `package.module:Class` finds one of your own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from rung.errors import RungError
+from rung.training.config import TrainableConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ConfigT = TypeVar("ConfigT", bound=TrainableConfig)
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+ENTRY_POINT_GROUP = "rung.trainables"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that `Trainable.evaluate` reports."""
+
+    mode: Literal["min", "max"]
+    """Whether less or more of it is better."""
+    description: str
+    """What it is, in one line, with its unit."""
+    worst: float | None = None
+    """The worst value it can take, if there is one: what a diverged run counts as. Empty: as worse than any number."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one run of a configuration costs, as far as it is known before it starts."""
+
+    parameters: int
+    """Trainable parameters."""
+    tokens_per_step: int
+    """Tokens the model reads in one optimizer step."""
+    flops_per_step: float
+    """Floating-point operations of one optimizer step, forward and backward."""
+    steps_per_epoch: int | None = None
+    """Optimizer steps in one pass over the training data; empty for an endless stream."""
+    evaluation_flops: float = 0.0
+    """Floating-point operations of one evaluation."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `Trainable.loss` returns for one batch."""
+
+    value: torch.Tensor
+    """Scalar to minimise, with its graph."""
+    tokens: int
+    """Tokens the model read."""
+    metrics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Further scalars of this batch; reported as `batch/<name>` at the next evaluation."""
+
+
+class BatchStream(Protocol[BatchT_co]):
+    """A stream of batches without hidden state: where it stands is the number of steps taken, so it resumes exactly."""
+
+    def at(self, position: int, policy: nn.Module) -> BatchT_co:
+        """The batch of optimizer step `position` (0, 1, 2, ...).
+
+        A pure function of configuration, seeds and `position`; only reinforcement learning, where a batch is a
+        rollout, looks at `policy`, the model as it is at that step.
+        """
+        ...
+
+
+class Trainable(ABC, Generic[ConfigT, BatchT]):
+    """One run's model, data, loss and evaluation, built from a configuration and a seed.
+
+    Args of the constructor (derived classes keep them): `config`, a validated configuration; `seed`, the run's seed;
+    `device`, a torch device name. Every random draw comes from a generator made from these; the global generators
+    of torch, numpy and Python are never used, so runs that share a process do not disturb each other.
+    """
+
+    Config: ClassVar[type[TrainableConfig]]
+    """The class of `config`."""
+
+    def __init__(self, config: ConfigT, seed: int, device: str = "cpu") -> None:
+        self.config = config
+        self.seed = seed
+        self.device = device
+
+    # Answered by the class, before anything starts, without torch.
+
+    @classmethod
+    @abstractmethod
+    def metrics(cls, config: ConfigT) -> Mapping[str, Metric]:
+        """The metrics that `evaluate` reports for this configuration, by name (`validation/loss`)."""
+
+    @classmethod
+    @abstractmethod
+    def workload(cls, config: ConfigT) -> Workload:
+        """What one run of this configuration costs."""
+
+    # The four questions.
+
+    @abstractmethod
+    def model(self, generator: torch.Generator) -> nn.Module:
+        """A freshly initialised module on `self.device`. Initialisation and dropout draw from `generator` only."""
+
+    @abstractmethod
+    def batches(self) -> BatchStream[BatchT]:
+        """The stream of training batches."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: BatchT) -> Loss:
+        """The loss of a model in training mode on one batch."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Metrics on a fixed evaluation set disjoint from training.
+
+        The engine calls it in evaluation mode and without gradients. It must leave model and generators as they were.
+        """
+
+
+def find_trainable(name: str) -> type[Trainable[Any, Any]]:
+    """The trainable of a name: a registered one (`modular_arithmetic`) or `package.module:Class`.
+
+    Raises:
+        RungError: nothing of that name, with the names there are; or the import failed, with its cause.
+    """
+    registered = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    target = registered.get(name, name)
+    if ":" not in target:
+        near = difflib.get_close_matches(name, registered, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RungError(
+            f"no trainable is called {name!r}: {hint}registered are {', '.join(sorted(registered)) or 'none'}; "
+            "your own is written as package.module:Class"
+        )
+    module_name, _, class_name = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RungError(f"trainable {name!r} cannot be imported from {target!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Trainable)):
+        raise RungError(f"trainable {name!r}: {target!r} is not a subclass of rung.trainable.Trainable")
+    return found

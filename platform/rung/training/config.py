@@ -1,0 +1,143 @@
+"""The part of a configuration that the engine reads: optimizer, schedule, evaluation points, early stopping.
+
+Imports no torch, so that `rung plan` can check thousands of configurations in well under a second.
+A trainable's own configuration derives from `TrainableConfig` and may change any default.
+"""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+
+class StrictModel(BaseModel):
+    """A frozen pydantic model that refuses unknown keys and takes no boolean for a number."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic reads True as 1; in a study file that is always a mistake.
+        if isinstance(value, bool) and info.field_name is not None:
+            accepted = _leaf_types(cls.model_fields[info.field_name].annotation)
+            if bool not in accepted and accepted & {int, float}:
+                raise ValueError(f"expected a number, got the boolean {str(value).lower()}")
+        return value
+
+
+def _leaf_types(annotation: Any) -> set[Any]:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return set().union(*(_leaf_types(argument) for argument in get_args(annotation)))
+    if origin is Annotated:
+        return _leaf_types(get_args(annotation)[0])
+    return {annotation}
+
+
+class OptimizerConfig(StrictModel):
+    """Which optimizer, with which constants."""
+
+    kind: Literal["sgd", "momentum", "adam", "adamw"] = "adamw"
+    """`sgd` and `momentum` are torch.optim.SGD; `adam` adds weight decay to the gradient (L2), `adamw` decouples
+    it (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate, before the schedule multiplies it."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay coefficient, on every parameter."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of `momentum`; the other optimizers ignore it."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay rate of Adam's first moment."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay rate of Adam's second moment."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to Adam's denominator."""
+
+
+class ScheduleConfig(StrictModel):
+    """How the learning rate changes over training."""
+
+    kind: Literal["none", "step", "cosine", "plateau"] = "none"
+    """`none`: constant. `step`: times `factor` each `every`. `cosine`: from the peak to `minimum` over `length`
+    (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `plateau`: times `factor` whenever `metric`
+    has not improved for `patience` scheduled evaluations."""
+    unit: Literal["step", "epoch"] = "step"
+    """What `warmup`, `every` and `length` count. Within an epoch the learning rate is constant when this is `epoch`."""
+    warmup: int = Field(default=0, ge=0)
+    """Linear warm-up from 1/(warmup + 1) of the peak, in `unit`s. The schedule proper starts after it."""
+    every: int = Field(default=100, gt=0)
+    """`step` only: `unit`s between two decays."""
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    """`step` and `plateau`: what the learning rate is multiplied by."""
+    length: int | None = Field(default=None, gt=0)
+    """`cosine` only: `unit`s from the first to the minimum learning rate, warm-up included. Empty: the whole budget,
+    which must then be one of steps or epochs."""
+    minimum: float = Field(default=1e-5, ge=0)
+    """`cosine` and `plateau`: the learning rate never falls below this."""
+    metric: str = "validation/loss"
+    """`plateau` only: the metric that must fall."""
+    patience: int = Field(default=5, ge=0)
+    """`plateau` only: scheduled evaluations without improvement that are put up with."""
+    threshold: float = Field(default=1e-4, ge=0)
+    """`plateau` only: relative fall of `metric` that counts as an improvement."""
+
+
+class EvaluationConfig(StrictModel):
+    """At which steps a run is evaluated: step 0, each of the first `first` steps, every `every`-th step, and the end."""
+
+    first: int = Field(default=0, ge=0)
+    """Evaluate at every step from 1 to this one."""
+    every: int = Field(default=100, gt=0)
+    """Steps between two evaluations after that."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether `step` (0 = before the first update) is an evaluation point; the end is the loop's business."""
+        return step <= self.first or step % self.every == 0
+
+
+class EarlyStoppingConfig(StrictModel):
+    """Stop a run whose metric has gone flat: the slope of a least-squares line through the last `window` scheduled
+    evaluations stays below `min_delta` in size for `patience` evaluations in a row.
+
+    Grokking looks flat for thousands of steps before it happens: use this for what has no plateau.
+    """
+
+    metric: str = "validation/loss"
+    """The metric whose slope is watched."""
+    patience: int = Field(default=5, gt=0)
+    """Flat evaluations in a row that end the run."""
+    min_delta: float = Field(default=1e-3, gt=0)
+    """Slope, in units of the metric per evaluation, below which the curve counts as flat."""
+    warmup: int = Field(default=100, ge=0)
+    """Scheduled evaluations before the first one that may count as flat."""
+    window: int = Field(default=10, ge=2)
+    """Evaluations in the fitted line."""
+
+
+class TrainableConfig(StrictModel):
+    """What every trainable's configuration has. Everything that can be swept is a field of it."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and its constants."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Learning-rate schedule."""
+    gradient_clip: float | None = Field(default=1.0, gt=0)
+    """Largest L2 norm of the whole gradient; a larger one is scaled down to it. Empty: no clipping."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation points."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Slope-based early stopping; off when empty."""
+
+    @model_validator(mode="after")
+    def _warmup_fits_into_length(self) -> TrainableConfig:
+        length = self.schedule.length
+        if self.schedule.kind == "cosine" and length is not None and self.schedule.warmup >= length:
+            raise ValueError(
+                f"schedule.warmup ({self.schedule.warmup}) must be shorter than schedule.length ({length})"
+            )
+        return self

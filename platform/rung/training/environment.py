@@ -1,0 +1,40 @@
+"""Threads and memory of a training process: what must stand in the environment before torch is imported.
+
+torch takes every core by default; several such processes beside each other spin on each other's cores and run up to
+nine times slower. One thread per process and as many processes as cores is the fastest on a CPU, and makes a run's
+numbers independent of how many cores the machine has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+# glibc gives large blocks back to the system after every free and gets them again, page fault by page fault; with
+# these thresholds (256 MiB) it keeps them. Only read at process start.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def process_environment(threads: int) -> dict[str, str]:
+    """The variables a training process is started with; those that the user has set already are left out."""
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **_KEEP_MEMORY,
+    }
+    thread_names = {name for name in wanted if name.endswith("_NUM_THREADS")}
+    return {name: value for name, value in wanted.items() if name in thread_names or name not in os.environ}
+
+
+def apply(variables: Mapping[str, str], threads: int) -> None:
+    """Sets the variables in this process and torch's thread count; call it before torch is first imported."""
+    os.environ.update(variables)
+    import torch
+
+    torch.set_num_threads(threads)

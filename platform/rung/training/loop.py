@@ -1,0 +1,169 @@
+"""The training loop, the only one: every run of every trainable goes through `train`.
+
+Each turn has the same order: now and then evaluate and act on what was seen; stop if it is time; one step of
+training; note where the run stands. Leaves out gradient accumulation and several devices.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from rung.training.run import Report, Run
+
+
+class Recorder(Protocol):
+    """Where a run's reports go, and who decides when it is checkpointed."""
+
+    def report(self, run: Run, report: Report) -> None:
+        """Called after every evaluation."""
+
+    def after_step(self, run: Run) -> None:
+        """Called after every optimizer step."""
+
+
+class NullRecorder:
+    """Keeps nothing."""
+
+    def report(self, run: Run, report: Report) -> None:
+        """Keeps nothing."""
+
+    def after_step(self, run: Run) -> None:
+        """Keeps nothing."""
+
+
+def train(run: Run, level: float, recorder: Recorder) -> None:
+    """Trains `run` until it stands at `level` (in the unit of its goal) or has ended, and evaluates it there.
+
+    On return the run has either ended (`run.progress.ended_by`) or can be taken further by another call: many
+    short calls give the same numbers as one long call, bit for bit on a CPU.
+    """
+    progress, goal = run.progress, run.goal
+    if level <= progress.level:
+        return
+    clock = _Clock(progress.wall_seconds)
+    while not run.has_ended:
+        # Now and then: evaluate, and act on what was seen.
+        arrived = run.position() >= min(level, goal.amount)
+        out_of_time = goal.wall_clock is not None and progress.wall_seconds >= goal.wall_clock
+        scheduled = run.config.evaluation.is_due(progress.step)
+        if progress.evaluated_step != progress.step and (scheduled or arrived or out_of_time):
+            report = evaluate(run, scheduled=scheduled)
+            progress.wall_seconds = clock.now()
+            _observe(run, report)
+            recorder.report(run, report)
+
+        # Stop if it is time.
+        if run.has_ended:
+            break
+        if run.position() >= goal.amount:
+            progress.end("completed", "budget")
+            break
+        if out_of_time:
+            progress.end("completed", "wall_clock")
+            break
+        if arrived:
+            progress.level = level
+            break
+
+        # One step of training.
+        batch = run.stream.at(progress.step, run.model)
+        for group in run.optimizer.param_groups:
+            group["lr"] = run.learning_rate()
+        loss = run.trainable.loss(run.model, batch)
+        if not math.isfinite(loss.value.item()):
+            progress.end("diverged", "divergence")
+            break
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.value.backward()  # type: ignore[no-untyped-call]
+        run.step_metrics = {f"batch/{name}": value.detach() for name, value in loss.metrics.items()}
+        if run.config.gradient_clip is not None:
+            norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.gradient_clip)
+            run.step_metrics["gradient_norm"] = norm
+        run.optimizer.step()
+
+        # Note where the run stands.
+        progress.step += 1
+        progress.tokens += loss.tokens
+        progress.wall_seconds = clock.now()
+        recorder.after_step(run)
+
+
+def evaluate(run: Run, *, scheduled: bool) -> Report:
+    """Evaluates a run as it stands, without disturbing its training."""
+    run.model.eval()
+    with torch.no_grad():
+        metrics = dict(run.trainable.evaluate(run.model))
+    run.model.train()
+    metrics["learning_rate"] = run.learning_rate()
+    metrics.update({name: value.item() for name, value in run.step_metrics.items()})
+    progress = run.progress
+    return Report(
+        step=progress.step,
+        epoch=run.epoch,
+        tokens=progress.tokens,
+        wall_seconds=progress.wall_seconds,
+        metrics=metrics,
+        scheduled=scheduled,
+    )
+
+
+def _observe(run: Run, report: Report) -> None:
+    """What an evaluation changes: value and best, plateau, early stopping, target."""
+    progress, goal = run.progress, run.goal
+    progress.evaluated_step = report.step
+    _update_value(run, report)
+    if report.scheduled:
+        schedule = run.config.schedule
+        if schedule.kind == "plateau" and report.step > 0:
+            progress.plateau.observe(schedule, report.finite(schedule.metric))
+        if _is_flat(run, report):
+            progress.end("completed", "early_stopping")
+    if goal.target is not None and goal.target.is_reached(report.finite(goal.target.metric)):
+        progress.end("completed", "target")
+
+
+def _update_value(run: Run, report: Report) -> None:
+    progress, goal = run.progress, run.goal
+    value = report.finite(goal.metric)
+    if value is not None:
+        sign = 1 if goal.mode == "max" else -1
+        if progress.best is None or sign * value > sign * progress.best:
+            progress.best, progress.best_step = value, report.step
+        progress.recent = [*progress.recent, value][-goal.window :]
+    if goal.select == "last":
+        progress.value = value
+    elif goal.select == "best":
+        progress.value = progress.best
+    else:
+        progress.value = math.fsum(progress.recent) / len(progress.recent) if progress.recent else None
+
+
+def _is_flat(run: Run, report: Report) -> bool:
+    """Whether slope-based early stopping ends the run at this scheduled evaluation."""
+    config, progress = run.config.early_stopping, run.progress
+    value = report.finite(config.metric) if config is not None else None
+    if config is None or value is None:
+        return False
+    progress.observed += 1
+    progress.watched = [*progress.watched, value][-config.window :]
+    if progress.observed <= config.warmup or len(progress.watched) < config.window:
+        return False
+    slope = np.polyfit(np.arange(config.window), np.asarray(progress.watched), 1)[0]
+    progress.flat = progress.flat + 1 if abs(slope) < config.min_delta else 0
+    return progress.flat >= config.patience
+
+
+class _Clock:
+    """Seconds of training over all attempts: what was there before plus what has passed since."""
+
+    def __init__(self, before: float) -> None:
+        self._before = before
+        self._start = time.perf_counter()
+
+    def now(self) -> float:
+        return self._before + time.perf_counter() - self._start

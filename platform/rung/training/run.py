@@ -1,0 +1,175 @@
+"""One run: a model, its optimizer and data, and where it stands. The loop itself is in `loop.py`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from rung.trainable import Trainable
+from rung.training.optimizers import build_optimizer
+from rung.training.schedules import PlateauState, learning_rate
+
+Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
+Status = Literal["running", "completed", "stopped", "diverged", "failed"]
+EndedBy = Literal["budget", "target", "early_stopping", "wall_clock", "scheduler", "divergence", "error"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value of a metric at which a run has done what it was for."""
+
+    metric: str
+    value: float
+    mode: Literal["min", "max"]
+
+    def is_reached(self, value: float | None) -> bool:
+        """Whether `value` is as good as the target."""
+        if value is None:
+            return False
+        return value >= self.value if self.mode == "max" else value <= self.value
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How long a run trains, and the metric that it is judged by."""
+
+    unit: Unit
+    """What `amount` and the rungs count."""
+    amount: float
+    """The whole budget; `wall_clock` counts seconds of training and evaluation."""
+    metric: str
+    mode: Literal["min", "max"]
+    select: Literal["last", "best", "mean_of_last"] = "last"
+    """Which evaluation is a run's value."""
+    window: int = 1
+    """Evaluations that `mean_of_last` averages."""
+    target: Target | None = None
+    wall_clock: float | None = None
+    """A cap in seconds beside the budget."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that a checkpoint must hold beside tensors. Every field is plain JSON."""
+
+    step: int = 0
+    """Optimizer steps taken; also the position in the stream of batches."""
+    tokens: int = 0
+    wall_seconds: float = 0.0
+    """Seconds of training and evaluation, over all attempts."""
+    level: float = 0.0
+    """The highest rung that the run has come to, in the goal's unit."""
+    evaluated_step: int = -1
+    """Step of the last evaluation, so that a resumed run does not evaluate the same step twice."""
+    value: float | None = None
+    """The goal's metric under its `select` rule."""
+    best: float | None = None
+    best_step: int | None = None
+    recent: list[float] = field(default_factory=list)
+    """The goal's metric at the last `window` evaluations."""
+    plateau: PlateauState = field(default_factory=PlateauState)
+    watched: list[float] = field(default_factory=list)
+    """Early stopping: its metric at the last scheduled evaluations."""
+    observed: int = 0
+    """Early stopping: scheduled evaluations so far."""
+    flat: int = 0
+    """Early stopping: flat evaluations in a row."""
+    status: Status = "running"
+    ended_by: EndedBy | None = None
+    error: str | None = None
+
+    def end(self, status: Status, ended_by: EndedBy, error: str | None = None) -> None:
+        """Marks the run as ended."""
+        self.status, self.ended_by, self.error = status, ended_by, error
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation of a run: a row of the table `metrics`."""
+
+    step: int
+    epoch: float | None
+    tokens: int
+    wall_seconds: float
+    metrics: dict[str, float]
+    scheduled: bool
+    """Whether the configuration's evaluation points ask for it; else it is a rung or the end. Only scheduled ones
+    may change how training goes on, or else the scheduler of the sweep would change a run's numbers."""
+
+    def finite(self, metric: str) -> float | None:
+        """The value of a metric, or None when it is missing or not finite."""
+        value = self.metrics.get(metric)
+        return value if value is not None and math.isfinite(value) else None
+
+
+class Run:
+    """One training of one configuration with one seed, in memory.
+
+    Args:
+        trainable: built from the configuration and the seed.
+        run_id: names it in tables and checkpoints.
+        goal: its budget and metric.
+    """
+
+    def __init__(self, trainable: Trainable[Any, Any], run_id: str, goal: Goal) -> None:
+        self.trainable = trainable
+        self.config = trainable.config
+        self.run_id = run_id
+        self.goal = goal
+        self.generator = torch.Generator(device=trainable.device).manual_seed(trainable.seed)
+        self.model = trainable.model(self.generator).train()
+        self.optimizer = build_optimizer(self.config.optimizer, self.model)
+        self.stream = trainable.batches()
+        self.steps_per_epoch = trainable.workload(self.config).steps_per_epoch
+        self.step_metrics: dict[str, torch.Tensor] = {}
+        self.progress = Progress()
+
+    @property
+    def has_ended(self) -> bool:
+        return self.progress.ended_by is not None
+
+    @property
+    def epoch(self) -> float | None:
+        """Passes over the training data so far; None for an endless stream."""
+        return self.progress.step / self.steps_per_epoch if self.steps_per_epoch else None
+
+    def position(self) -> float:
+        """How much of the budget is used up, in the goal's unit."""
+        progress = self.progress
+        match self.goal.unit:
+            case "steps":
+                return progress.step
+            case "tokens":
+                return progress.tokens
+            case "wall_clock":
+                return progress.wall_seconds
+            case "epochs":
+                if self.epoch is None:
+                    raise ValueError("the budget counts epochs, but this trainable's data is an endless stream")
+                return self.epoch
+
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(
+            self.config.schedule,
+            self.config.optimizer.learning_rate,
+            self.progress.step,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self._total_steps(),
+            plateau_factor=self.progress.plateau.factor,
+        )
+
+    def _total_steps(self) -> int | None:
+        if self.goal.unit == "steps":
+            return math.ceil(self.goal.amount)
+        if self.goal.unit == "epochs" and self.steps_per_epoch:
+            return math.ceil(self.goal.amount * self.steps_per_epoch)
+        return None
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)

@@ -1,0 +1,55 @@
+"""From a study to what the engine needs: a run's goal, a configuration's assignment, a rung's aggregate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rung.plan import PlannedConfiguration
+from rung.study import Study
+from rung.trainable import find_trainable
+from rung.training.replication import Assignment
+from rung.training.run import Goal, Target
+from rung.tuning.aggregate import Aggregation
+
+
+def goal_of(study: Study) -> Goal:
+    """How long the runs of a study train, and what they are judged by."""
+    budget, metric = study.budget, study.metric
+    target = budget.target
+    return Goal(
+        unit=budget.unit,
+        amount=budget.amount,
+        metric=metric.name,
+        mode=metric.mode,
+        select=metric.select,
+        window=metric.window,
+        target=Target(target.metric, target.value, target.mode) if target else None,
+        wall_clock=budget.cap,
+    )
+
+
+def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignment:
+    """The runs of one configuration, as a training process takes them."""
+    return Assignment(
+        directory=str(study.directory),
+        study=study.study,
+        trainable=study.trainable,
+        config_id=configuration.config_id,
+        config=configuration.config.model_dump(mode="json"),
+        seeds=tuple(study.seeds),
+        goal=goal_of(study),
+        device="cuda" if study.resources.gpus else "cpu",
+        checkpoint_seconds=study.checkpoints.seconds,
+    )
+
+
+def aggregation_of(study: Study, config: Any) -> Aggregation:
+    """How a configuration's runs become one value at a rung."""
+    metric = study.metric
+    known = find_trainable(study.trainable).metrics(config).get(metric.name)
+    return Aggregation(
+        mode=metric.mode,
+        across_seeds=metric.across_seeds,
+        diverged=metric.diverged,
+        worst_value=known.worst if known is not None else None,
+    )

@@ -1,0 +1,83 @@
+"""Trains one configuration of a study in this process: no Ray, so breakpoints and profilers work.
+
+The rows land in a directory of their own beside the study's (`<study>.solo`), always from scratch and without
+checkpoints; every verb that reads results reads them too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from rung.errors import RungError
+from rung.plan import Plan, PlannedConfiguration
+from rung.provenance import append_launch, launch_record
+from rung.study import Study
+from rung.training import environment
+from rung.tuning.goal import assignment_of
+from rung.tuning.ledger import Ledger
+from rung.tuning.lock import study_lock
+from rung.tuning.study_directory import configuration_rows, write_study
+
+SUFFIX = ".solo"
+
+
+def choose(plan: Plan, wanted: str | None) -> PlannedConfiguration:
+    """The planned configuration whose id begins with `wanted`; the first of the study when None.
+
+    Raises:
+        RungError: none, or more than one, begins so.
+    """
+    ordered = sorted(plan.configurations, key=lambda configuration: configuration.index)
+    found = [each for each in ordered if each.config_id.startswith(wanted or "")]
+    if wanted is None or len(found) == 1:
+        return found[0]
+    listed = "\n".join(f"  {each.config_id}  {each.label}" for each in (found or ordered)[:20])
+    raise RungError(f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}")
+
+
+def train_solo(
+    study: Study, plan: Plan, text: str, wanted: str | None, console: Console, threads: int = 1
+) -> Path:
+    """Trains the runs of one configuration, showing every report.
+
+    Returns:
+        The directory of the rows.
+
+    Raises:
+        RungError: no such configuration; storage that cannot be written.
+        Exception: whatever a run raises.
+    """
+    configuration = choose(plan, wanted)
+    directory = Path(f"{study.directory}{SUFFIX}")
+    environment.apply(environment.process_environment(threads), threads)
+    from rung.training.replication import SerialReplication
+    from rung.training.run import Report, Run
+
+    def show(run: Run, report: Report) -> None:
+        value = report.metrics.get(study.metric.name, float("nan"))
+        console.print(
+            f"{run.run_id}  step {report.step:>8,}  {report.wall_seconds:8.1f} s  {study.metric.name} {value:.6g}",
+            highlight=False,
+        )
+
+    console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
+    assignment = dataclasses.replace(
+        assignment_of(study, configuration), directory=str(directory), checkpoint_seconds=None
+    )
+    with study_lock(directory):
+        write_study(directory, study, plan, text)
+        append_launch(directory / "provenance.json", launch_record(threads))
+        ledger = Ledger(directory, study.study, [configuration.config_id], study.seeds, "none")
+        ledger.add_configurations(configuration_rows(study, [configuration]))
+        ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
+        replication = SerialReplication(assignment, show, catch=False)
+        try:
+            ledger.report(configuration.config_id, replication.advance(plan.rungs[-1]))
+        finally:
+            replication.close()
+            ledger.close()
+    return directory

@@ -1,0 +1,240 @@
+"""Runs a study on Ray Tune: from the plan to finished tables, going on where an earlier driver stopped.
+
+Tune only starts, pauses and stops trials here. What has been done is known from the study's own tables and
+checkpoints, so that the same command continues after Ctrl-C, kill -9 or a lost machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rung.errors import RungError
+from rung.plan import Plan
+from rung.provenance import append_launch, launch_record
+from rung.results.store import compact
+from rung.study import Study
+from rung.training import environment
+from rung.tuning.goal import aggregation_of, assignment_of, goal_of
+from rung.tuning.ledger import Ledger
+from rung.tuning.lock import study_lock
+from rung.tuning.progress import ProgressView, SweepShape
+from rung.tuning.retention import keep_checkpoints
+from rung.tuning.schedulers import Scheduler, make_scheduler
+from rung.tuning.study_directory import configuration_rows, open_directory
+
+THREADS = 1
+"""Threads of a trial's process: one, and as many trials as cores (see rung.training.environment)."""
+
+# Tune prints, logs and warns about files of its own that nobody reads here.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "1000",
+    "TUNE_WARN_THRESHOLD_S": "1000",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended."""
+
+    directory: Path
+    states: dict[str, str]
+    """Configuration id to waiting, completed, stopped or failed."""
+    failed_runs: int
+    was_complete: bool
+    """Whether there was nothing left to do."""
+
+
+def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool = False) -> Outcome:
+    """Runs what is left of a study.
+
+    Args:
+        study, plan: the study and its expansion.
+        text: the study file as the user wrote it, kept beside the results.
+        console: where progress is shown.
+        debug: leaves Ray's and Tune's own messages on.
+
+    Raises:
+        RungError: another study or another driver in the same directory, storage that cannot be written, resources
+            that this Ray does not have.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; everything reported so far is on disk.
+    """
+    directory = Path(study.directory)
+    with study_lock(directory):
+        open_directory(directory, study, plan, text)
+        append_launch(directory / "provenance.json", launch_record(THREADS))
+        config_ids = [configuration.config_id for configuration in plan.configurations]
+        ledger = Ledger(directory, study.study, config_ids, study.seeds, study.scheduler.name)
+        try:
+            was_complete = _sweep(study, plan, ledger, console, debug)
+        except KeyboardInterrupt:
+            ledger.event("interrupted", "the driver was asked to stop")
+            raise
+        finally:
+            ledger.close()
+        keep_checkpoints(directory, study, plan, ledger)
+        compact(directory)
+        failed = sum(row["status"] == "failed" for runs in ledger.runs.values() for row in runs.values())
+        return Outcome(directory, dict(ledger.states), failed, was_complete)
+
+
+def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bool) -> bool:
+    ledger.event("resume" if ledger.is_resumed else "launch", f"{len(plan.configurations)} configurations")
+    ledger.add_configurations(configuration_rows(study, plan.configurations))
+    rule = _scheduler(study, plan)
+    _restore(rule, ledger)
+    todo = set(ledger.unfinished())
+    if not todo:
+        return True
+    with _interruptible(), _ray(study, debug), ProgressView(_shape(study, plan), ledger, rule, console):
+        _fit(study, plan, todo, ledger, rule)
+    ledger.event("finished", "every configuration has come to its end")
+    return False
+
+
+def _scheduler(study: Study, plan: Plan) -> Scheduler:
+    options: dict[str, Any] = {"reduction_factor": study.scheduler.reduction_factor}
+    if study.scheduler.name == "asha":
+        options["minimum"] = study.scheduler.minimum
+    return make_scheduler(
+        study.scheduler.name,
+        levels=plan.rungs[:-1],
+        mode=study.metric.mode,
+        configurations=[configuration.config_id for configuration in plan.configurations],
+        quantity=f"{study.metric.across_seeds} {study.metric.name}",
+        unit=plan.unit,
+        **options,
+    )
+
+
+def _restore(rule: Scheduler, ledger: Ledger) -> None:
+    """Puts the rule where it stood: its decisions, and who takes part in no further comparison."""
+    rule.restore(ledger.decisions)
+    for config_id, state in list(ledger.states.items()):
+        if state == "completed":
+            ledger.decide(rule.withdraw(config_id))
+
+
+def _fit(study: Study, plan: Plan, todo: set[str], ledger: Ledger, rule: Scheduler) -> None:
+    from ray import tune
+
+    from rung.tuning.trial import ConfigurationTrial, TrialTask
+    from rung.tuning.tune_scheduler import TuneScheduler
+
+    tasks = []
+    for configuration in plan.configurations:
+        config_id = configuration.config_id
+        if config_id in todo and ledger.states[config_id] == "waiting":
+            decided = ledger.levels_decided(config_id)
+            levels = [level for level in rule.levels_of(config_id) if level not in decided]
+            tasks.append(
+                TrialTask(
+                    assignment=assignment_of(study, configuration),
+                    levels=(*levels, plan.rungs[-1]),
+                    aggregation=aggregation_of(study, configuration.config),
+                    threads=THREADS,
+                )
+            )
+    scratch = ledger.directory / ".tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(ConfigurationTrial, {"CPU": study.resources.cpus, "GPU": study.resources.gpus}),
+        param_space={"task": tune.grid_search(tasks)},
+        tune_config=tune.TuneConfig(
+            scheduler=TuneScheduler(rule, ledger, study.resources.concurrent),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="scratch",
+            storage_path=str(scratch.resolve()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=study.failures.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trial_name(trial: Any) -> str:
+    return str(trial.config["task"].assignment.config_id)
+
+
+@contextmanager
+def _ray(study: Study, debug: bool) -> Iterator[None]:
+    """Joins the Ray of RAY_ADDRESS, or starts one on this machine, with what a training process needs."""
+    variables = environment.process_environment(THREADS)
+    os.environ.update(_QUIET)
+    os.environ.update(variables)  # a Ray started here hands its environment on to its workers
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    _check_resources(study, {"CPU": float(os.cpu_count() or 1)} if not address else None)
+    options: dict[str, Any] = {}
+    if address:
+        options["runtime_env"] = {"env_vars": variables}
+    else:
+        options.update(address="local", include_dashboard=False, object_store_memory=256 * 1024**2)
+    if not debug:
+        options.update(log_to_driver=False, logging_level=logging.CRITICAL)
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+    ray.init(**options)
+    try:
+        _check_resources(study, ray.cluster_resources())
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(study: Study, available: dict[str, float] | None) -> None:
+    if available is None:
+        return
+    wanted = {"CPU": study.resources.cpus, "GPU": study.resources.gpus}
+    for name, amount in wanted.items():
+        if amount > available.get(name, 0.0) and (name == "CPU" or "node:__internal_head__" in available):
+            raise RungError(
+                f"resources.{name.lower()}s: one configuration asks for {amount:g} {name}s, but this Ray has "
+                f"{available.get(name, 0.0):g}. Ask for less, or set RAY_ADDRESS to a larger cluster"
+            )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def interrupt(*unused: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shape(study: Study, plan: Plan) -> SweepShape:
+    return SweepShape(
+        study=study.study,
+        metric=study.metric.name,
+        mode=study.metric.mode,
+        labels={configuration.config_id: configuration.label for configuration in plan.configurations},
+        steps_per_run=int(plan.rungs[-1]) if plan.unit == "steps" else None,
+        unit=plan.unit,
+    )

@@ -1,0 +1,68 @@
+"""Tune's trial: one configuration with all its runs, taken from rung to rung.
+
+Tune is told one aggregated row per rung. Everything else (rows, checkpoints) goes from here straight to the study's
+directory, so nothing depends on Tune's own files: a trial that starts anywhere picks up from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from rung.training import environment
+from rung.training.replication import Assignment, SerialReplication
+from rung.tuning.aggregate import Aggregation
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What one trial does: an assignment, the rungs that still lie before it, and how its runs become one value."""
+
+    assignment: Assignment
+    levels: tuple[float, ...]
+    """Ascending; the last one is the whole budget."""
+    aggregation: Aggregation
+    threads: int = 1
+
+
+class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
+    """Runs a `TrialTask`. Its process is reused for the next configuration."""
+
+    def setup(self, config: Mapping[str, Any]) -> None:
+        self._begin(config["task"])
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        self._replication.close()
+        self._begin(new_config["task"])
+        return True
+
+    def _begin(self, task: TrialTask) -> None:
+        environment.apply({}, task.threads)
+        self._task = task
+        self._levels = list(task.levels)
+        self._replication = SerialReplication(task.assignment)
+
+    def step(self) -> dict[str, object]:
+        level = self._levels.pop(0)
+        rows = self._replication.advance(level)
+        return {
+            "config_id": self._task.assignment.config_id,
+            "level": level,
+            "value": self._task.aggregation.value(rows),
+            "rows": rows,
+            "ended": self._replication.has_ended or not self._levels,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, object]:
+        # Tune pauses only what it has checkpointed. The real checkpoints are the runs' own.
+        return {"levels": list(self._levels)}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        if checkpoint:
+            self._levels = list(checkpoint["levels"])
+
+    def cleanup(self) -> None:
+        self._replication.close()

@@ -1,0 +1,105 @@
+"""Between Tune and our schedulers: hands a rung's aggregate to the rule, and its decisions to Tune and the ledger.
+
+Tune's own ASHA cannot be used: it forgets its rungs on restore, never stops a NaN and knows nothing of seeds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from rung.tuning.ledger import Ledger
+from rung.tuning.schedulers import Decision, Scheduler
+
+if TYPE_CHECKING:
+    from ray.tune.execution.tune_controller import TuneController
+
+
+class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Tune's view of a `Scheduler`.
+
+    Args:
+        rule: decides at rungs.
+        ledger: records what trials report and what is decided.
+        concurrent: most trials at a time; None: as many as the resources allow. Paused trials do not count, which
+            is why this is not Tune's own `max_concurrent_trials` (that one deadlocks with synchronous rules).
+    """
+
+    def __init__(self, rule: Scheduler, ledger: Ledger, concurrent: int | None = None) -> None:
+        super().__init__()
+        self._rule = rule
+        self._ledger = ledger
+        self._concurrent = concurrent
+        self._trials: dict[str, Trial] = {}
+        self._released: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its scheduler for Tuner.restore, which is never used here: the ledger holds open files.
+        return {}
+
+    def on_trial_add(self, tune_controller: TuneController, trial: Trial) -> None:
+        self._trials[_config_id(trial)] = trial
+
+    def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
+        """A paused configuration that may go on comes before one that has not started."""
+        trials = tune_controller.get_trials()
+        if self._concurrent is not None:
+            if sum(trial.status == Trial.RUNNING for trial in trials) >= self._concurrent:
+                return None
+        paused = (t for t in trials if t.status == Trial.PAUSED and _config_id(t) in self._released)
+        pending = (t for t in trials if t.status == Trial.PENDING)
+        return next(paused, None) or next(pending, None)
+
+    def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
+        config_id, level = result["config_id"], result["level"]
+        self._ledger.report(config_id, result["rows"])
+        self._ledger.states[config_id] = "running"
+        if result["ended"]:
+            self._finish(tune_controller, config_id, level, result["value"])
+            return str(TrialScheduler.STOP)
+        decided = self._rule.report(config_id, int(level), result["value"])
+        own = [decision for decision in decided if decision.config_id == config_id]
+        if level in self._ledger.levels_decided(config_id):
+            return str(TrialScheduler.CONTINUE)  # a restarted trial tells again what was decided before
+        self._ledger.decide(own)
+        self._decide(tune_controller, [decision for decision in decided if decision.config_id != config_id])
+        if not own:
+            self._ledger.states[config_id] = "paused"
+            self._released.discard(config_id)
+            return str(TrialScheduler.PAUSE)
+        return str(TrialScheduler.STOP if own[0].decision == "stop" else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
+        config_id = _config_id(trial)
+        if trial.should_recover():  # Tune is about to start it again, from its checkpoints
+            self._ledger.event("trial_restarted", "its process was lost; it goes on elsewhere", config_id)
+            return
+        self._ledger.fail(config_id, str(trial.get_error() or "the process of this configuration was lost"))
+        self._decide(tune_controller, self._rule.withdraw(config_id))
+
+    def _finish(self, controller: TuneController, config_id: str, level: float, value: float | None) -> None:
+        """A configuration none of whose runs can go on. It takes part in no further comparison, so that what is
+        decided about the others does not depend on whether this driver or an earlier one saw it end."""
+        failed = all(row["status"] == "failed" for row in self._ledger.runs[config_id].values())
+        text = "no value" if value is None else f"value {value:.6g}"
+        self._ledger.end(config_id, "failed" if failed else "completed", f"ended at {level:g} with {text}")
+        self._decide(controller, self._rule.withdraw(config_id))
+
+    def _decide(self, controller: TuneController, decisions: list[Decision]) -> None:
+        """Records decisions on configurations that are paused, or about to be, and carries them out."""
+        self._ledger.decide(decisions)
+        for decision in decisions:
+            if decision.decision == "continue":
+                self._released.add(decision.config_id)
+                self._ledger.states[decision.config_id] = "waiting"
+            elif decision.config_id in self._trials:
+                controller.stop_trial(self._trials[decision.config_id])
+
+    def debug_string(self) -> str:
+        return f"rung: {self._rule.name}"
+
+
+def _config_id(trial: Trial) -> str:
+    return str(trial.config["task"].assignment.config_id)

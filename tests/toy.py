@@ -1,0 +1,131 @@
+"""A trainable small enough to train in milliseconds, and able to misbehave on request. Used by many tests.
+
+A linear model learns a fixed random teacher on batches drawn from (seed, position).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from rung.trainable import Loss, Metric, Trainable, Workload
+from rung.training.config import OptimizerConfig, StrictModel, TrainableConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class ToyModelConfig(StrictModel):
+    """The toy's model."""
+
+    width: int = Field(default=4, gt=0)
+    """Inputs of the linear model."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of inputs that are dropped in training."""
+
+
+class ToyConfig(TrainableConfig):
+    """A linear model that learns a random teacher."""
+
+    model: ToyModelConfig = ToyModelConfig()
+    """The model."""
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=0.05)
+    """Optimizer and its constants."""
+    batch_size: int = Field(default=8, gt=0)
+    """Items of a batch."""
+    noise: float = Field(default=0.1, ge=0)
+    """Standard deviation of the labels' noise."""
+    seconds_per_step: float = Field(default=0.0, ge=0)
+    """Makes a step slow, for tests that interrupt."""
+    raise_for_seed: int | None = None
+    """The run with this seed raises at step 3."""
+    diverge_for_seed: int | None = None
+    """The run with this seed meets a NaN at step 3."""
+
+
+class Batch:
+    """Inputs (batch, width), labels (batch,), and the position they were drawn for."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, position: int) -> None:
+        self.x, self.y, self.position = x, y, position
+
+
+class Toy(Trainable[ToyConfig, Batch]):
+    """The toy trainable."""
+
+    Config = ToyConfig
+
+    @classmethod
+    def metrics(cls, config: ToyConfig) -> Mapping[str, Metric]:
+        return {
+            "validation/loss": Metric("min", "mean squared error on held-out items"),
+            "validation/accuracy": Metric("max", "share of items predicted within 0.1", worst=0.0),
+        }
+
+    @classmethod
+    def workload(cls, config: ToyConfig) -> Workload:
+        return Workload(
+            parameters=config.model.width + 1,
+            tokens_per_step=config.batch_size,
+            flops_per_step=6.0 * config.batch_size * config.model.width,
+            steps_per_epoch=10,
+        )
+
+    def model(self, generator: torch.Generator) -> nn.Module:
+        return _build(self.config.model, generator)
+
+    def batches(self) -> Toy:
+        return self
+
+    def at(self, position: int, policy: nn.Module) -> Batch:
+        x, y = self._draw(self.seed * 1_000_003 + position + 1, self.config.batch_size)
+        return Batch(x, y, position)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        if self.config.seconds_per_step:
+            time.sleep(self.config.seconds_per_step)
+        if self.config.raise_for_seed == self.seed and batch.position == 3:
+            raise ArithmeticError(f"the toy raises for seed {self.seed}")
+        error = (model(batch.x) - batch.y).square().mean()
+        if self.config.diverge_for_seed == self.seed and batch.position == 3:
+            error = error * float("nan")
+        return Loss(error, tokens=len(batch.y), metrics={"mse": error})
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        x, y = self._draw(2**40 + self.seed, 64)
+        error = model(x) - y
+        return {
+            "validation/loss": error.square().mean().item(),
+            "validation/accuracy": (error.abs() < 0.1).double().mean().item(),
+        }
+
+    def _draw(self, seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        width = self.config.model.width
+        teacher = torch.randn(width, generator=torch.Generator().manual_seed(1234))
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(count, width, generator=generator)
+        return x, x @ teacher + self.config.noise * torch.randn(count, generator=generator)
+
+
+def _build(config: ToyModelConfig, generator: torch.Generator) -> nn.Module:
+    import torch
+    from torch import nn
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(config.width, generator=generator))
+            self.bias = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and config.dropout:
+                x = x * (torch.rand(x.shape, generator=generator) >= config.dropout)
+            return x @ self.weight + self.bias
+
+    return Linear()
