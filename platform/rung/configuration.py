@@ -13,14 +13,25 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from rung.explain import Finding, findings, models_at, show
-from rung.space import Dimension, Point, in_order
-from rung.trainable import Trainable
+from rung.space import Dimension, Point, active, expand, in_order
+from rung.space_reader import read_space
+from rung.trainable import Trainable, find_trainable
 from rung.training.config import TrainableConfig
+
+if TYPE_CHECKING:
+    from rung.study import Study
+
+PROBES = 64
+"""Configurations that are made to check a study whose configurations are chosen while it runs."""
+
+EXPLAINED = 200
+"""Refused points that are explained; the others are only counted."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,9 @@ class Expansion:
     configurations: tuple[PlannedConfiguration, ...]
     """Each once, in the order of the file."""
     refusals: tuple[Refusal, ...]
+    """The first of those points that became none."""
+    refused: int
+    """How many became none."""
     points: int
     """How many there were; more than configurations where conditions or draws made some equal."""
 
@@ -145,6 +159,14 @@ class Resolver:
             sample=point.sample,
         )
 
+    def chosen(self, values: Mapping[str, Any], index: int) -> PlannedConfiguration:
+        """The configuration of values that a searcher has chosen, one for each dimension.
+
+        Raises:
+            ValidationError: the trainable refuses it.
+        """
+        return self.configuration(Point(active(self.ordered, values, self.base_value), index), index)
+
     def label(self, values: Mapping[str, Any]) -> str:
         """A short text of some swept values, in the order of the file."""
         parts = [_shown(name, values[path]) for path, name in self._names.items() if path in values]
@@ -154,17 +176,45 @@ class Resolver:
         """Validates every point; equal configurations become one."""
         made: dict[str, PlannedConfiguration] = {}
         refusals: list[Refusal] = []
-        count = 0
+        refused = count = 0
         for point in points:
             count += 1
             try:
                 found = self.configuration(point, len(made))
             except ValidationError as error:
-                complaints = findings(error, self.model, self.raw(point.values))
-                refusals.append(Refusal(point, self.label(point.values), tuple(complaints)))
+                refused += 1
+                if refused <= EXPLAINED:
+                    complaints = findings(error, self.model, self.raw(point.values))
+                    refusals.append(Refusal(point, self.label(point.values), tuple(complaints)))
             else:
                 made.setdefault(found.config_id, found)
-        return Expansion(tuple(made.values()), tuple(refusals), count)
+        return Expansion(tuple(made.values()), tuple(refusals), refused, count)
+
+
+def resolver_of(study: Study) -> Resolver:
+    """The resolver of a study."""
+    return Resolver(study.trainable, find_trainable(study.trainable), study.base, study.dimensions)
+
+
+def expansion_of(study: Study) -> Expansion:
+    """Everything that a study plans, or a sample of what its searcher may choose (at most `PROBES`).
+
+    The last few expansions are kept, because checking a study and planning it both need them.
+    """
+    adaptive = study.searcher.name != "plan"
+    samples = min(study.samples, PROBES) if adaptive else study.samples
+    base, space = json.dumps(study.base), json.dumps(study.space)
+    kind = find_trainable(study.trainable)
+    return _expansion(study.trainable, kind, base, space, samples, study.draw_seed)
+
+
+@lru_cache(maxsize=4)
+def _expansion(
+    trainable: str, kind: type[Trainable[Any, Any]], base: str, space: str, samples: int, draw_seed: int
+) -> Expansion:
+    dimensions, _ = read_space(json.loads(space))
+    resolver = Resolver(trainable, kind, json.loads(base), dimensions)
+    return resolver.expansion(expand(dimensions, samples, draw_seed, resolver.base_value))
 
 
 # Nested data.

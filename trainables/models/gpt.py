@@ -83,7 +83,7 @@ class Attention(nn.Module):
         return scores_BHSS.masked_fill(~mask, -math.inf).softmax(dim=-1)
 
     def _split(self, x_BSD: torch.Tensor) -> torch.Tensor:
-        return x_BSD.view(*x_BSD.shape[:-1], self.heads, -1).transpose(1, 2)
+        return x_BSD.view(*x_BSD.shape[:-1], self.heads, x_BSD.shape[-1] // self.heads).transpose(1, 2)
 
 
 class Block(nn.Module):

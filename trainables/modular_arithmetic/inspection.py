@@ -74,7 +74,7 @@ def item_results(model: nn.Module, config: ModularArithmeticConfig, seed: int) -
         config: of the run.
         seed: of the run; it decides which items were trained on.
     """
-    device = next(model.parameters()).device.type
+    device = str(next(model.parameters()).device)
     training = model.training
     model.eval()
     try:

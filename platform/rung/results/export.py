@@ -65,34 +65,33 @@ def number_text(value: float, digits: int = 4) -> str:
 
 
 def spread_text(spread: Spread) -> str:
-    """`mean ± std`, both to the second digit of the standard deviation: "5650 ± 150"."""
+    """`mean ± std`, to the second digit of the standard deviation: "5650 ± 150"."""
     if spread.mean is None:
         return ""
     if spread.std is None:
         return number_text(spread.mean)
-    mean, std = _rounded_together(spread.std, spread.mean, spread.std)
+    mean, std = _rounded(spread.mean, spread.std, scale=spread.std, digits=2)
     return f"{mean} ± {std}"
 
 
 def interval_text(interval: MeanInterval) -> str:
-    """`mean [low, high]`, rounded to the second digit of half the interval: "0.871 [0.802, 0.940]"."""
+    """`mean [low, high]`, to the third digit of half the interval: "0.871 [0.802, 0.940]"."""
     if interval.mean is None:
         return ""
     if interval.low is None or interval.high is None:
         return number_text(interval.mean)
     half = (interval.high - interval.low) / 2
-    mean, low, high = _rounded_together(half, interval.mean, interval.low, interval.high)
+    mean, low, high = _rounded(interval.mean, interval.low, interval.high, scale=half, digits=3)
     return f"{mean} [{low}, {high}]"
 
 
-def _rounded_together(scale: float, *values: float) -> list[str]:
-    """The values with as many decimals as show two digits of `scale`."""
-    # Equal values spread by a rounding error, if at all.
-    if scale <= 1e-12 * max(abs(value) for value in values) or not math.isfinite(scale):
+def _rounded(*values: float, scale: float, digits: int) -> list[str]:
+    """The values with as many decimals as show `digits` digits of `scale`."""
+    if scale <= 1e-12 * max(map(abs, values)):  # spread by a rounding error, if at all
         return [number_text(value) for value in values]
-    decimals = 1 - math.floor(math.log10(scale))
+    decimals = digits - 1 - math.floor(math.log10(scale))
     if decimals > 8:
-        return [f"{value:.2g}" for value in values]
+        return [f"{value:.{digits}g}" for value in values]
     return [f"{value:.{max(0, decimals)}f}" for value in values]
 
 

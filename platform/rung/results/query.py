@@ -24,7 +24,8 @@ from rung.results.views import Views, open_connection
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-    from rung.results.tables import ConfigurationSummary, GrokkingRow, Phase
+    from rung.results.schema import Phase
+    from rung.results.tables import ConfigurationSummary, GrokkingRow
 
 STUDY_FORMAT = 1
 """The `format` of study.json that this version reads."""

@@ -27,6 +27,7 @@ CONFIG_PREFIX = "config."
 
 ColumnType = Literal["bool", "int64", "double", "string", "timestamp"]
 Extra = Literal["none", "metrics", "config"]
+Phase = Literal["search", "confirm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ RUNS = Table(
         Column(
             "ended_by",
             "string",
-            "why it ended: `budget`, `target`, `early_stopping`, `wall_clock`, `scheduler`, `divergence`, `error`",
+            "why it ended: `budget`, `target`, `early_stopping`, `wall_clock`, `scheduler`, `divergence` "
+            "or `error`; null while it runs",
             nullable=True,
         ),
         Column("error", "string", "text of the error of a failed run", nullable=True),

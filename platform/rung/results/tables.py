@@ -7,22 +7,12 @@ Rows are small dataclasses, so that `rung results` needs no pandas; `to_frame` m
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rung.results.export import TableRow, export, interval_text, number_text, spread_text
-from rung.results.schema import CONFIG_PREFIX
-from rung.results.statistics import (
-    MeanInterval,
-    Mode,
-    Spread,
-    aggregate,
-    best,
-    first_step_reaching,
-    mean_interval,
-    spread,
-)
+from rung.results.export import TableRow, export, interval_text, number_text
+from rung.results.grokking import GrokkingRow, ThresholdTime, grokking_table
+from rung.results.schema import CONFIG_PREFIX, Phase
+from rung.results.statistics import MeanInterval, Mode, aggregate, mean_interval
 from rung.results.views import quote
 
 if TYPE_CHECKING:
@@ -40,7 +30,6 @@ __all__ = [
     "to_frame",
 ]
 
-Phase = Literal["search", "confirm"]
 Row = dict[str, Any]
 
 _STATUSES = ("completed", "stopped", "diverged", "failed", "running")
@@ -241,137 +230,6 @@ def _configurations(results: "StudyResults", swept: Sequence[str]) -> dict[str, 
 def _decided_levels(results: "StudyResults") -> dict[str, int]:
     """The highest rung at which each configuration was judged."""
     return dict(results.decisions.filter("phase = 'search'").aggregate("config_id, max(level)").fetchall())
-
-
-# -------------------------------------------------------------------------------------------- grokking
-
-_SPLITS = ("train", "validation")
-_SERIES = ("train/loss", "validation/loss", "train/accuracy", "validation/accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdTime:
-    """When runs reached a threshold: the spread is over the `reached` of `n` runs; the others are
-    censored."""
-
-    reached: int
-    n: int
-    step: Spread
-
-    @property
-    def text(self) -> str:
-        """ "5650 ± 150", or "5650 ± 150 (not reached 2/4)", or "not reached 4/4"."""
-        if self.reached == self.n:
-            return spread_text(self.step)
-        censored = f"not reached {self.n - self.reached}/{self.n}"
-        return f"{spread_text(self.step)} ({censored})" if self.reached else censored
-
-
-@dataclass(frozen=True, slots=True)
-class GrokkingRow:
-    """Best loss L and accuracy A of a configuration, the steps t_f that first reach them, and threshold
-    times.
-
-    Everything is found per run first and is then a mean and standard deviation over runs.
-    """
-
-    config_id: str
-    label: str
-    n: int
-    """Runs with reports."""
-    steps: int
-    """Steps of the run that got furthest: no time can be larger, and t_f near it means "still improving"."""
-    spreads: Mapping[str, Spread]
-    """Of L_<split>, A_<split>, t_f(L)_<split>, t_f(A)_<split>, delta_t(L) and delta_t(A); the last two are
-    t_f(validation) - t_f(train) of the same run."""
-    thresholds: Mapping[float, ThresholdTime]
-    """When validation accuracy reached a threshold."""
-
-    def as_row(self) -> Row:
-        """Every number: `<name>` is a mean, `<name>_std` its standard deviation over the runs."""
-        row: Row = {"config_id": self.config_id, "label": self.label, "n": self.n, "steps": self.steps}
-        for name, over_runs in self.spreads.items():
-            row |= {name: over_runs.mean, f"{name}_std": over_runs.std}
-        for threshold, time in self.thresholds.items():
-            name = f"t_{threshold:g}"
-            row |= {name: time.step.mean, f"{name}_std": time.step.std, f"{name}_reached": time.reached}
-        return row
-
-    def as_text(self) -> dict[str, str]:
-        """Means ± standard deviations, and how many runs did not reach a threshold."""
-        texts = {"configuration": self.label, "n": str(self.n)}
-        texts |= {
-            name.replace("_t", " t").replace("_v", " v"): spread_text(s) for name, s in self.spreads.items()
-        }
-        return texts | {f"A ≥ {threshold:g}": time.text for threshold, time in self.thresholds.items()}
-
-
-def grokking_table(
-    results: "StudyResults", thresholds: Sequence[float] = (0.9, 0.95, 0.99), phase: Phase = "search"
-) -> list[GrokkingRow]:
-    """When each configuration learnt its training set and when it generalised, in the order of the plan.
-
-    For any study whose metrics have loss and accuracy under `train/` and `validation/`; empty for others.
-    Runs that diverged, failed or were stopped count as far as they went."""
-    metrics = results.metrics
-    if not set(_SERIES) <= set(metrics.columns):
-        return []
-    columns = ", ".join(map(quote, ("config_id", "run_id", "step", *_SERIES)))
-    reports = metrics.filter(f"phase = '{phase}'").order("run_id, step").select(columns).fetchnumpy()
-    runs = _split_runs(reports)
-    return [
-        _grokking_row(configuration, runs[config_id], thresholds)
-        for config_id, configuration in _configurations(results, []).items()
-        if config_id in runs
-    ]
-
-
-def _split_runs(reports: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Reports sorted by run as arrays per run, listed by configuration; missing values become NaN."""
-    series = {name: np.ma.filled(reports[name].astype(np.float64), np.nan) for name in _SERIES}
-    starts = np.flatnonzero(reports["run_id"][1:] != reports["run_id"][:-1]) + 1
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for rows in np.split(np.arange(len(reports["step"])), starts):
-        if len(rows):
-            run = {"step": reports["step"][rows], **{name: values[rows] for name, values in series.items()}}
-            runs.setdefault(reports["config_id"][rows[0]], []).append(run)
-    return runs
-
-
-def _grokking_row(
-    configuration: Row, runs: Sequence[Mapping[str, Any]], thresholds: Sequence[float]
-) -> GrokkingRow:
-    found = [_best_and_when(run) for run in runs]
-    return GrokkingRow(
-        config_id=configuration["config_id"],
-        label=configuration["label"],
-        n=len(runs),
-        steps=max(int(run["step"][-1]) for run in runs),
-        spreads={name: spread([one[name] for one in found]) for name in found[0]},
-        thresholds={threshold: _threshold_time(runs, threshold) for threshold in thresholds},
-    )
-
-
-def _best_and_when(run: Mapping[str, Any]) -> dict[str, float | None]:
-    """L, A, t_f and the delays of one run."""
-    found: dict[str, float | None] = {}
-    modes: tuple[tuple[str, str, Mode], ...] = (("L", "loss", "min"), ("A", "accuracy", "max"))
-    times: dict[str, float | None] = {}
-    for letter, metric, mode in modes:
-        for split in _SPLITS:
-            reached = best(run["step"], run[f"{split}/{metric}"], mode)
-            found[f"{letter}_{split}"], times[f"t_f({letter})_{split}"] = reached or (None, None)
-    for letter in "LA":
-        learnt, generalised = (times[f"t_f({letter})_{split}"] for split in _SPLITS)
-        known = learnt is not None and generalised is not None
-        times[f"delta_t({letter})"] = generalised - learnt if known else None
-    return found | times
-
-
-def _threshold_time(runs: Sequence[Mapping[str, Any]], threshold: float) -> ThresholdTime:
-    steps = [first_step_reaching(run["step"], run["validation/accuracy"], threshold, "max") for run in runs]
-    over_runs = spread(steps)
-    return ThresholdTime(reached=over_runs.n, n=len(runs), step=over_runs)
 
 
 # --------------------------------------------------------------------------------------------- helpers

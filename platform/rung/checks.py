@@ -1,0 +1,196 @@
+"""Everything that can be wrong with a study, found in one pass and put in the file's own terms.
+
+A broken part of the file is replaced by its default and the search goes on, so that one call names all problems; a
+check that would look at a broken part is left out. Left out: what only the machine knows (is there a GPU, is the disk
+writable).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from rung.configuration import Expansion, PlannedConfiguration, Resolver, expansion_of
+from rung.errors import Problem, RungError, StudyError
+from rung.explain import Finding, field_paths, findings, nearest, one_of, show, types_at
+from rung.space import WORDS, Dimension, combinations, is_among
+from rung.space_reader import read_space
+from rung.study import Study
+from rung.trainable import Metric, Trainable, find_trainable
+from rung.yaml_file import Document, KeyPath, dotted
+
+MOST_CONFIGURATIONS = 100_000
+"""A larger plan is a slip: nobody trains so many."""
+
+MOST_NAMED = 5
+"""How many refused combinations are named; the others are counted."""
+
+_PLACEHOLDERS: dict[str, Any] = {
+    "study": "unnamed",
+    "trainable": "unknown",
+    "seeds": 1,
+    "budget": {"steps": 1},
+    "metric": {"name": "", "mode": "min"},
+}
+"""Stands in for a broken part that has no default, so that the rest can be checked."""
+
+
+def checked_study(document: Document) -> Study:
+    """The study that a document describes.
+
+    Raises:
+        StudyError: all its problems, in the order of the file.
+    """
+    checks = _Checks(document)
+    checks.run()
+    problems = list(dict.fromkeys([*document.problems, *checks.problems]))
+    if problems:
+        raise StudyError(sorted(problems, key=_place), document.name)
+    return checks.study
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    return isinstance(problem.line, str), problem.line if isinstance(problem.line, int) else 0
+
+
+class _Checks:
+    """One pass over one document; what it finds is in `problems`."""
+
+    study: Study
+    """The study, with broken parts replaced."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.problems: list[Problem] = []
+        self.broken: set[str] = set()
+        """Top-level keys that cannot be read."""
+
+    def run(self) -> None:
+        kind = self._trainable()
+        dimensions, complaints = read_space(self.document.data.get("space"))
+        self._add((("space", *finding.path), finding) for finding in complaints)
+        data = self._data(dimensions, kind)
+        self.study = self._read(data)
+        self.problems += self._rules()
+        if kind is not None and "base" not in self.broken:
+            self.problems += _TrainableChecks(self.document, self.study, kind, self.broken).problems()
+
+    def _add(self, placed: Iterable[tuple[KeyPath, Finding]]) -> None:
+        for path, finding in placed:
+            self.problems.append(self.document.problem(finding.message, path, finding.hint))
+            self.broken.add(str(path[0]) if path else "")
+
+    def _trainable(self) -> type[Trainable[Any, Any]] | None:
+        name = self.document.data.get("trainable")
+        if not isinstance(name, str):
+            return None  # the model says so
+        try:
+            return find_trainable(name)
+        except RungError as error:
+            self.problems.append(self.document.problem(str(error), ("trainable",)))
+            return None
+
+    def _data(self, dimensions: Sequence[Dimension], kind: type[Trainable[Any, Any]] | None) -> dict[str, Any]:
+        """What the study's model is to read: empty parts are left out, modes are taken from the metrics."""
+        data = {key: value for key, value in self.document.data.items() if value is not None}
+        data["space"] = {dimension.path: dimension.specification for dimension in dimensions}
+        metrics = _known_metrics(kind, data.get("base"))
+        target = data["budget"].get("target") if isinstance(data.get("budget"), dict) else None
+        for choice, name in ((data.get("metric"), "name"), (target, "metric")):
+            if isinstance(choice, dict) and "mode" not in choice and isinstance(choice.get(name), str):
+                metric = metrics.get(choice[name])
+                # An unknown metric is a problem of its own; its missing mode is none.
+                choice["mode"] = "min" if metric is None else metric.mode
+        return data
+
+    def _read(self, data: dict[str, Any]) -> Study:
+        try:
+            return Study.model_validate(data)
+        except ValidationError as error:
+            self._add((finding.path, finding) for finding in findings(error, Study, data))
+        whole = {key: value for key, value in data.items() if key in Study.model_fields and key not in self.broken}
+        return Study.model_validate({**_PLACEHOLDERS, **whole})
+
+    # Rules about the study alone.
+
+    def _rules(self) -> Iterator[Problem]:
+        say, study = self.document.problem, self.study
+        scheduler, budget = study.scheduler, study.budget
+        if not self.broken & {"scheduler", "budget"} and scheduler.name != "fifo":
+            if scheduler.grace is not None and scheduler.grace >= budget.amount:
+                message = f"the first rung ({scheduler.grace}) is not below the budget ({budget.amount} {budget.unit})"
+                hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
+                yield say(message, ("scheduler", "grace"), hint)
+        if "resources" not in self.broken:
+            yield from self._rules_about_resources()
+        if not self.broken & {"space", "searcher", "samples", "scheduler"}:
+            yield from self._rules_about_drawing()
+
+    def _rules_about_resources(self) -> Iterator[Problem]:
+        say, resources = self.document.problem, self.study.resources
+        if resources.workers > 1:
+            message = f"several workers for one run are not built yet, got {resources.workers}"
+            yield say(message, ("resources", "workers"), "leave it out; several configurations run side by side")
+        if 0 < resources.gpus < 1 and resources.workers > 1:
+            message = f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
+            yield say(message, ("resources", "gpus"), f"gpus: {resources.workers}")
+        if resources.gpus > 1 and not resources.gpus.is_integer():
+            yield say(f"above 1 only whole GPUs can be given, got {resources.gpus:g}", ("resources", "gpus"))
+
+    def _rules_about_drawing(self) -> Iterator[Problem]:
+        say, study = self.document.problem, self.study
+        drawn = [dimension for dimension in study.dimensions if not dimension.is_grid]
+        if study.searcher.name == "optuna":
+            yield from self._rules_about_optuna(drawn)
+        elif study.samples > 1 and not drawn:
+            message = f"{study.samples} samples, but nothing is drawn: every dimension is a grid"
+            yield say(message, ("samples",), "leave samples out, or draw a dimension (loguniform, choice, ...)")
+        elif combinations(study.dimensions, study.samples) > MOST_CONFIGURATIONS:
+            count = combinations(study.dimensions, study.samples)
+            message = f"{count:,} combinations, more than {MOST_CONFIGURATIONS:,}"
+            yield say(message, ("space",), "shorten the grids, or draw (choice, uniform) and set samples")
+
+    def _rules_about_optuna(self, drawn: Sequence[Dimension]) -> Iterator[Problem]:
+        say, study = self.document.problem, self.study
+        for dimension in study.dimensions:
+            path: KeyPath = ("space", *dimension.path.split("."))
+            if dimension.is_grid:
+                hint = f"choice: {show(list(dimension.arguments))}"
+                yield say("optuna chooses values by itself and cannot take a grid", path, hint)
+            elif WORDS[dimension.word].kind == "normal":
+                yield say(f"optuna cannot choose from {dimension.word}", path, "uniform or loguniform")
+        if not study.dimensions:
+            yield say("optuna has nothing to choose", ("searcher",), "give a space, or leave the searcher out")
+        if study.scheduler.name in ("synchronous_halving", "hyperband"):
+            message = f"{study.scheduler.name} must know all configurations before it starts; optuna chooses as it goes"
+            yield say(message, ("scheduler", "name"), "asha, median_stopping or fifo")
+
+
+def _known_metrics(kind: type[Trainable[Any, Any]] | None, base: Any) -> Mapping[str, Metric]:
+    """The metrics of the base configuration; none where it is not valid by itself."""
+    if kind is None:
+        return {}
+    try:
+        return kind.metrics(Resolver("", kind, base if isinstance(base, dict) else {}, ()).config())
+    except ValidationError:
+        return kind.metrics(kind.Config.model_construct())
+
+
+class _TrainableChecks:
+    """What the trainable says: fields, values, combinations, metrics."""
+
+    def __init__(
+        self, document: Document, study: Study, kind: type[Trainable[Any, Any]], broken: set[str]
+    ) -> None:
+        self.document = document
+        self.study = study
+        self.kind = kind
+        self.broken = broken
+        self.resolver = Resolver(study.trainable, kind, study.base, study.dimensions)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._base()
+        yield from self._conditions()
