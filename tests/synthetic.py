@@ -1,8 +1,7 @@
-"""A made-up study on disk, as a finished sweep of modular arithmetic would leave it, for tests of what reads
-studies.
+"""A made-up study on disk, as a finished sweep of modular arithmetic would leave it, for tests of what reads studies.
 
-Four configurations (two models x two weight decays) with three seeds each, budget 10,000 steps, rungs 1,000,
-3,000 and 10,000:
+Four configurations (two models x two weight decays) with three seeds each, budget 10,000 steps, rungs 1,000, 3,000
+and 10,000:
 
 | plan | configuration | what happened |
 |---|---|---|
@@ -104,15 +103,12 @@ _Metrics = dict[str, float]
 
 
 def _history(planned: Planned, seed: int, generator: np.random.Generator) -> Iterator[tuple[int, _Metrics]]:
-    """The reports of one run: (step, metrics). Training is learnt within some hundred steps, validation
-    later."""
+    """The reports of one run: (step, metrics). Training is learnt within some hundred steps, validation later."""
     learns_at = 80 if planned.kind == "gpt" else 250
     groks_at = planned.grok_steps[seed]
     jitter = generator.normal(0, 0.01, size=(len(STEPS), 4))
     norm = 30.0 * math.sqrt(planned.parameters / 1e5)
-    guess = (
-        0.01 if planned.statuses[seed] == "stopped" else 0.05
-    )  # the stopped one is the worst whatever the noise
+    guess = 0.01 if planned.statuses[seed] == "stopped" else 0.05  # the stopped one is the worst whatever the noise
     for index, step in enumerate(STEPS):
         if step > planned.last_steps[seed]:
             return
@@ -149,8 +145,8 @@ def _accuracy(value: float, rows: int) -> float:
 
 def _write_metrics(directory: Path, study: str, histories: dict[str, list[tuple[int, _Metrics]]]) -> None:
     for planned in PLAN:
-        # The process of the first configuration is killed after seed 1's step 5,000, its last checkpoint
-        # being at step 4,000: what lies between is reported twice.
+        # # The process of the first configuration is killed after seed 1's step 5,000, its last checkpoint # being at
+        # step 4,000: what lies between is reported twice.
         is_killed = planned is PLAN[0]
         with TableWriter(directory, "metrics", planned.config_id, attempt=1, flush_rows=60) as writer:
             for seed in SEEDS:
@@ -182,15 +178,11 @@ def _write_runs(directory: Path, study: str, histories: dict[str, list[tuple[int
         for planned in PLAN:
             for seed in SEEDS:
                 row = _run_row(study, planned, seed, histories[_run_id(planned, seed)])
-                writer.add(
-                    {**row, "status": "running", "ended_by": None, "error": None, "revision": 0, "step": 0}
-                )
+                writer.add({**row, "status": "running", "ended_by": None, "error": None, "revision": 0, "step": 0})
                 writer.add({**row, "revision": 1})
 
 
-def _run_row(
-    study: str, planned: Planned, seed: int, history: list[tuple[int, _Metrics]]
-) -> dict[str, object]:
+def _run_row(study: str, planned: Planned, seed: int, history: list[tuple[int, _Metrics]]) -> dict[str, object]:
     status = planned.statuses[seed]
     last_step, last = history[-1]
     accuracies = [metrics["validation/accuracy"] for _, metrics in history]
@@ -412,7 +404,5 @@ def _progress(step: int) -> dict[str, object]:
 
 def _time(planned: Planned, seed: int, step: int) -> datetime:
     """Configurations run at the same time, the seeds of one after the other."""
-    seconds = (
-        PLAN.index(planned) + seed * planned.last_steps[0] * _SECONDS_PER_STEP + step * _SECONDS_PER_STEP
-    )
+    seconds = PLAN.index(planned) + seed * planned.last_steps[0] * _SECONDS_PER_STEP + step * _SECONDS_PER_STEP
     return START + timedelta(seconds=seconds)

@@ -7,26 +7,19 @@ writable).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from rung.configuration import Expansion, PlannedConfiguration, Resolver, expansion_of
 from rung.errors import Problem, RungError, StudyError
-from rung.explain import Finding, field_paths, findings, nearest, one_of, show, types_at
-from rung.space import WORDS, Dimension, combinations, is_among
+from rung.explain import Finding, findings, show
+from rung.space import WORDS, Dimension, combinations
 from rung.space_reader import read_space
 from rung.study import Study
 from rung.trainable import Metric, Trainable, find_trainable
-from rung.yaml_file import Document, KeyPath, dotted
-
-MOST_CONFIGURATIONS = 100_000
-"""A larger plan is a slip: nobody trains so many."""
-
-MOST_NAMED = 5
-"""How many refused combinations are named; the others are counted."""
+from rung.trainable_checks import MOST_CONFIGURATIONS, some_metrics, trainable_problems
+from rung.yaml_file import Document, KeyPath
 
 _PLACEHOLDERS: dict[str, Any] = {
     "study": "unnamed",
@@ -71,17 +64,23 @@ class _Checks:
     def run(self) -> None:
         kind = self._trainable()
         dimensions, complaints = read_space(self.document.data.get("space"))
+        dimensions = tuple(sorted(dimensions, key=self._line_of))
         self._add((("space", *finding.path), finding) for finding in complaints)
         data = self._data(dimensions, kind)
         self.study = self._read(data)
         self.problems += self._rules()
-        if kind is not None and "base" not in self.broken:
-            self.problems += _TrainableChecks(self.document, self.study, kind, self.broken).problems()
+        if kind is not None and not self.broken & {"base", "trainable"}:
+            self.problems += trainable_problems(self.document, self.study, kind, self.broken)
 
     def _add(self, placed: Iterable[tuple[KeyPath, Finding]]) -> None:
         for path, finding in placed:
             self.problems.append(self.document.problem(finding.message, path, finding.hint))
             self.broken.add(str(path[0]) if path else "")
+
+    def _line_of(self, dimension: Dimension) -> tuple[bool, int]:
+        """Sorts as the file is written: reading has put paths with a common beginning together."""
+        line = self.document.line(("space", *dimension.path.split(".")))
+        return isinstance(line, str), line if isinstance(line, int) else 0
 
     def _trainable(self) -> type[Trainable[Any, Any]] | None:
         name = self.document.data.get("trainable")
@@ -93,25 +92,27 @@ class _Checks:
             self.problems.append(self.document.problem(str(error), ("trainable",)))
             return None
 
-    def _data(self, dimensions: Sequence[Dimension], kind: type[Trainable[Any, Any]] | None) -> dict[str, Any]:
+    def _data(
+        self, dimensions: Sequence[Dimension], kind: type[Trainable[Any, Any]] | None
+    ) -> dict[str, Any]:
         """What the study's model is to read: empty parts are left out, modes are taken from the metrics."""
         data = {key: value for key, value in self.document.data.items() if value is not None}
         data["space"] = {dimension.path: dimension.specification for dimension in dimensions}
-        metrics = _known_metrics(kind, data.get("base"))
-        target = data["budget"].get("target") if isinstance(data.get("budget"), dict) else None
-        for choice, name in ((data.get("metric"), "name"), (target, "metric")):
-            if isinstance(choice, dict) and "mode" not in choice and isinstance(choice.get(name), str):
-                metric = metrics.get(choice[name])
-                # An unknown metric is a problem of its own; its missing mode is none.
-                choice["mode"] = "min" if metric is None else metric.mode
-        return data
+        metrics = {} if kind is None else some_metrics(kind, data.get("base"), dimensions)
+        data["metric"] = _with_mode(data.get("metric"), "name", metrics)
+        if isinstance(data.get("budget"), dict):
+            target = _with_mode(data["budget"].get("target"), "metric", metrics)
+            data["budget"] = data["budget"] | ({} if target is None else {"target": target})
+        return {key: value for key, value in data.items() if value is not None}
 
     def _read(self, data: dict[str, Any]) -> Study:
         try:
             return Study.model_validate(data)
         except ValidationError as error:
             self._add((finding.path, finding) for finding in findings(error, Study, data))
-        whole = {key: value for key, value in data.items() if key in Study.model_fields and key not in self.broken}
+        # The space holds only dimensions that could be read, so it is whole even where something is wrong with it.
+        lost = self.broken - {"space"}
+        whole = {key: value for key, value in data.items() if key in Study.model_fields and key not in lost}
         return Study.model_validate({**_PLACEHOLDERS, **whole})
 
     # Rules about the study alone.
@@ -122,7 +123,9 @@ class _Checks:
         if not self.broken & {"scheduler", "budget"} and scheduler.name != "fifo":
             if scheduler.grace is not None and scheduler.grace >= budget.amount:
                 message = f"the first rung ({scheduler.grace}) is not below the budget ({budget.amount} {budget.unit})"
-                hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
+                hint = (
+                    f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
+                )
                 yield say(message, ("scheduler", "grace"), hint)
         if "resources" not in self.broken:
             yield from self._rules_about_resources()
@@ -133,9 +136,13 @@ class _Checks:
         say, resources = self.document.problem, self.study.resources
         if resources.workers > 1:
             message = f"several workers for one run are not built yet, got {resources.workers}"
-            yield say(message, ("resources", "workers"), "leave it out; several configurations run side by side")
+            yield say(
+                message, ("resources", "workers"), "leave it out; several configurations run side by side"
+            )
         if 0 < resources.gpus < 1 and resources.workers > 1:
-            message = f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
+            message = (
+                f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
+            )
             yield say(message, ("resources", "gpus"), f"gpus: {resources.workers}")
         if resources.gpus > 1 and not resources.gpus.is_integer():
             yield say(f"above 1 only whole GPUs can be given, got {resources.gpus:g}", ("resources", "gpus"))
@@ -147,7 +154,9 @@ class _Checks:
             yield from self._rules_about_optuna(drawn)
         elif study.samples > 1 and not drawn:
             message = f"{study.samples} samples, but nothing is drawn: every dimension is a grid"
-            yield say(message, ("samples",), "leave samples out, or draw a dimension (loguniform, choice, ...)")
+            yield say(
+                message, ("samples",), "leave samples out, or draw a dimension (loguniform, choice, ...)"
+            )
         elif combinations(study.dimensions, study.samples) > MOST_CONFIGURATIONS:
             count = combinations(study.dimensions, study.samples)
             message = f"{count:,} combinations, more than {MOST_CONFIGURATIONS:,}"
@@ -163,34 +172,18 @@ class _Checks:
             elif WORDS[dimension.word].kind == "normal":
                 yield say(f"optuna cannot choose from {dimension.word}", path, "uniform or loguniform")
         if not study.dimensions:
-            yield say("optuna has nothing to choose", ("searcher",), "give a space, or leave the searcher out")
+            yield say(
+                "optuna has nothing to choose", ("searcher",), "give a space, or leave the searcher out"
+            )
         if study.scheduler.name in ("synchronous_halving", "hyperband"):
             message = f"{study.scheduler.name} must know all configurations before it starts; optuna chooses as it goes"
             yield say(message, ("scheduler", "name"), "asha, median_stopping or fifo")
 
 
-def _known_metrics(kind: type[Trainable[Any, Any]] | None, base: Any) -> Mapping[str, Metric]:
-    """The metrics of the base configuration; none where it is not valid by itself."""
-    if kind is None:
-        return {}
-    try:
-        return kind.metrics(Resolver("", kind, base if isinstance(base, dict) else {}, ()).config())
-    except ValidationError:
-        return kind.metrics(kind.Config.model_construct())
-
-
-class _TrainableChecks:
-    """What the trainable says: fields, values, combinations, metrics."""
-
-    def __init__(
-        self, document: Document, study: Study, kind: type[Trainable[Any, Any]], broken: set[str]
-    ) -> None:
-        self.document = document
-        self.study = study
-        self.kind = kind
-        self.broken = broken
-        self.resolver = Resolver(study.trainable, kind, study.base, study.dimensions)
-
-    def problems(self) -> Iterator[Problem]:
-        yield from self._base()
-        yield from self._conditions()
+def _with_mode(choice: Any, name: str, metrics: Mapping[str, Metric]) -> Any:
+    """A choice of a metric with that metric's own mode, where it names none."""
+    if not isinstance(choice, dict) or "mode" in choice or not isinstance(choice.get(name), str):
+        return choice
+    metric = metrics.get(choice[name])
+    # That a metric is unknown is a problem of its own; that its mode is missing is then none.
+    return {**choice, "mode": "min" if metric is None else metric.mode}

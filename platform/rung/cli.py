@@ -31,7 +31,9 @@ StudyName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Override a key of the study file: seeds=4, base.modulus=97.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set", help="Override a key of the study file: seeds=4, base.modulus=97.", metavar="KEY=VALUE"
+    ),
 ]
 
 _debug = False
@@ -39,7 +41,9 @@ _debug = False
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show Python tracebacks and Ray's own messages.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show Python tracebacks and Ray's own messages.")
+    ] = False,
 ) -> None:
     global _debug
     _debug = debug
@@ -49,7 +53,9 @@ def _options(
 def plan(
     study_file: StudyFile,
     overrides: Overrides = None,
-    configurations: Annotated[bool, typer.Option("--configurations", help="List every configuration.")] = False,
+    configurations: Annotated[
+        bool, typer.Option("--configurations", help="List every configuration.")
+    ] = False,
 ) -> None:
     """Show what a study would run: configurations, seeds, rungs, cost. Runs nothing."""
     from rung.plan_view import render
@@ -96,7 +102,9 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
 @app.command()
 def status(
     study: StudyName,
-    decisions: Annotated[bool, typer.Option("--decisions", help="List every decision and its reason.")] = False,
+    decisions: Annotated[
+        bool, typer.Option("--decisions", help="List every decision and its reason.")
+    ] = False,
 ) -> None:
     """Show how far a study has come, from its tables; works while it runs."""
     from rung.results.query import load
@@ -134,7 +142,7 @@ def query(
     from rung.results.query import query_studies
     from rung.results.render import dicts, render_rows
 
-    rows = dicts(query_studies(sql, studies or ()))
+    rows = dicts(query_studies(sql, *(studies or ())))
     if output == "table":
         _console().print(render_rows(rows))
     else:
@@ -154,7 +162,8 @@ def train(
     study_file: StudyFile,
     overrides: Overrides = None,
     configuration: Annotated[
-        str | None, typer.Option("--configuration", help="Id of the one to train; otherwise the first.", metavar="ID")
+        str | None,
+        typer.Option("--configuration", help="Id of the one to train; otherwise the first.", metavar="ID"),
     ] = None,
 ) -> None:
     """Train one configuration in this process, without Ray: breakpoints work."""
@@ -167,7 +176,9 @@ def train(
 
 @app.command()
 def schema(
-    trainable: Annotated[str | None, typer.Argument(help="Complete base and space for this trainable.")] = None,
+    trainable: Annotated[
+        str | None, typer.Argument(help="Complete base and space for this trainable.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema of study files, for editors."""
     import json
@@ -216,7 +227,8 @@ def _console() -> Any:
 def _print_results(loaded: Any) -> None:
     from rung.results.render import render_summary
 
-    _console().print(render_summary(loaded))
+    console = _console()
+    console.print(render_summary(loaded, console.width))
 
 
 def _write_report(loaded: Any) -> None:

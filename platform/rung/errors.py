@@ -1,8 +1,8 @@
 """Errors that a user can act on.
 
-Everything raised on purpose towards a user derives from `RungError`; the command line prints its text without
-a traceback (unless `--debug`). Wrong calls inside the platform stay `ValueError`, `TypeError` or `assert`.
-All of these cross process borders (Ray pickles exceptions), so everything they carry is in `args`.
+Everything raised on purpose towards a user derives from `RungError`; the command line prints its text without a
+traceback (unless `--debug`). Wrong calls inside the platform stay `ValueError`, `TypeError` or `assert`. All of these
+cross process borders (Ray pickles exceptions), so everything they carry is in `args`.
 """
 
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ class StorageError(RungError):
 class Problem:
     """One thing that is wrong with a study file.
 
-    `path` is the dotted key (`space.model.kind`), `line` its line in the file from 1, or the text of the `--set`
-    that wrote it, `hint` what to write instead.
+    `path` is the dotted key (`space.model.kind`), `line` its line in the file from 1, or the text of the `--set` that
+    wrote it, `hint` what to write instead.
     """
 
     message: str
@@ -31,7 +31,7 @@ class Problem:
     hint: str = ""
 
     def describe(self, file: str = "") -> str:
-        """One line of text, with `file` in front of it: `demo.yaml:7: space.lr: unknown key (did you mean ...?)`."""
+        """One line of text with `file` in front: `demo.yaml:7: space.lr: unknown key (did you mean ...?)`."""
         if isinstance(self.line, str):
             file, line = f"--set {self.line}", ""
         else:

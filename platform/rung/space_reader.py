@@ -36,7 +36,9 @@ def _read(raw: Any, path: KeyPath, dimensions: list[Dimension], problems: list[F
         raw = {"grid": raw}
     if not isinstance(raw, Mapping) or (not raw and path):
         hint = f"for one fixed value write base.{dotted(path)}, for several a list"
-        problems.append(Finding(path, f"expected a list, or a word such as grid or loguniform, got {show(raw)}", hint))
+        problems.append(
+            Finding(path, f"expected a list, or a word such as grid or loguniform, got {show(raw)}", hint)
+        )
     elif path and ("when" in raw or any(key in WORDS for key in raw)):
         found = _dimension(raw, path, problems)
         if found is not None:

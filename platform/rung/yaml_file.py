@@ -75,7 +75,9 @@ def read_yaml(path: Path, overrides: Iterable[str] = ()) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        reason = (
+            "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        )
         raise StudyError([Problem(reason, hint=_neighbours(path))], str(path)) from error
     return parse_yaml(text, str(path), overrides)
 
@@ -94,7 +96,9 @@ def parse_yaml(text: str, name: str = "", overrides: Iterable[str] = ()) -> Docu
     if isinstance(node, yaml.MappingNode):
         document.data = _Builder(document).mapping(node, (), {})
     elif node is not None:
-        document.problems.append(Problem("expected keys with values (`study: ...`)", line=node.start_mark.line + 1))
+        document.problems.append(
+            Problem("expected keys with values (`study: ...`)", line=node.start_mark.line + 1)
+        )
     for assignment in overrides:
         _override(document, assignment)
     return document
@@ -172,7 +176,10 @@ for _tag, _pattern in (
     (_BOOLEAN, r"true|True|TRUE|false|False|FALSE"),
     (_INTEGER, r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)|0x[0-9a-fA-F]+|0o[0-7]+"),
     (_LEADING_ZERO, r"[-+]?0[0-9_]+"),
-    (_FLOAT, r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+    (
+        _FLOAT,
+        r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ),
 ):
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), None)
 
@@ -256,7 +263,9 @@ class _Builder:
 
     def conflict(self, path: KeyPath, node: yaml.Node) -> None:
         first = self.document.lines.get(path)
-        self.complain(f"already has a value, from line {first}", path, node, "a dot in a key is nesting; keep one")
+        self.complain(
+            f"already has a value, from line {first}", path, node, "a dot in a key is nesting; keep one"
+        )
 
     def sequence(self, node: yaml.SequenceNode, path: KeyPath) -> list[Any]:
         items = []
@@ -274,7 +283,9 @@ class _Builder:
         try:
             return _VALUES[node.tag](text)
         except (KeyError, ValueError):
-            self.complain(f"the tag {node.tag} cannot be used here", path, node, "write the value without a tag")
+            self.complain(
+                f"the tag {node.tag} cannot be used here", path, node, "write the value without a tag"
+            )
             return text
 
 

@@ -31,7 +31,9 @@ def test_python_s_own_platform_wins_from_the_root_and_under_pytest() -> None:
 
 
 def test_rung_trainables_and_search_spaces_are_where_they_should_be() -> None:
-    code = "import rung, trainables, pathlib; print(pathlib.Path(rung.__file__).parent, trainables.__path__[0])"
+    code = (
+        "import rung, trainables, pathlib; print(pathlib.Path(rung.__file__).parent, trainables.__path__[0])"
+    )
     assert python(code, cwd=Path("/")) == f"{ROOT / 'platform' / 'rung'} {ROOT / 'trainables'}"
 
 
@@ -50,7 +52,13 @@ def test_results_know_nothing_of_ray_or_torch() -> None:
 
 
 def test_no_global_random_numbers() -> None:
-    forbidden = ("np.random.seed(", "np.random.rand", "np.random.normal(", "import random\n", "torch.manual_seed(")
+    forbidden = (
+        "np.random.seed(",
+        "np.random.rand",
+        "np.random.normal(",
+        "import random\n",
+        "torch.manual_seed(",
+    )
     for folder in ("platform", "trainables"):
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()

@@ -106,7 +106,9 @@ def test_resumed_equals_uninterrupted(kind: str, stop: int, tmp_path: Path) -> N
         assert joined[step] == metrics, step
 
 
-def test_a_checkpoint_between_two_evaluations_of_one_step_does_not_repeat_the_evaluation(tmp_path: Path) -> None:
+def test_a_checkpoint_between_two_evaluations_of_one_step_does_not_repeat_the_evaluation(
+    tmp_path: Path,
+) -> None:
     run, memory = make_run(), Memory()
     train(run, 10, memory)
     save_checkpoint(run, tmp_path)
@@ -211,7 +213,9 @@ def test_gradient_clipping_bounds_the_step() -> None:
     run = make_run(config)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
     train(run, 1, NullRecorder())
-    moved = math.sqrt(sum(((a - b) ** 2).sum().item() for a, b in zip(before, run.model.parameters(), strict=True)))
+    moved = math.sqrt(
+        sum(((a - b) ** 2).sum().item() for a, b in zip(before, run.model.parameters(), strict=True))
+    )
     assert moved == pytest.approx(1e-3, rel=1e-4)
 
 

@@ -36,8 +36,7 @@ class Prefix:
 
 
 def linear(inputs: int, outputs: int, *, bias: bool, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with torch's default initialisation: weight and bias U(-1/sqrt(inputs),
-    1/sqrt(inputs))."""
+    """A linear layer with torch's default initialisation: weight and bias from U(-b, b), b = 1/sqrt(inputs)."""
     # On the meta device torch's own initialisation draws nothing; `to_empty` then makes room for ours.
     layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device=generator.device)
     bound = 1 / math.sqrt(inputs)

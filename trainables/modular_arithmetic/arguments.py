@@ -4,8 +4,8 @@
     args.model = "gpt"
     metrics, directory = train_model(args)
 
-They are attributes of an instance, so that runs in one process do not leak into each other, and an attribute that
-does not exist is refused instead of being ignored. Imports no torch.
+They are attributes of an instance, so that runs in one process do not leak into each other, and an attribute
+that does not exist is refused instead of being ignored. Imports no torch.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Arguments:
     weight_decay: float = 1.0
     """Weight decay on every parameter."""
     scheduler: str = "none"
-    """`none` (or `dummy`), `step` (times .1 each 100), `cosine` (to 1e-5 at the end) or `plateau` (times .1 after 5
-    evaluations without improvement)."""
+    """`none` (or `dummy`), `step` (times .1 each 100), `cosine` (to 1e-5 at the end) or `plateau` (times .1
+    after 5 evaluations without improvement)."""
     scheduler_unit: str = "epoch"
-    """What `step` and `cosine` count: `epoch` as in the original, or `step`. With the default data and batch size an
-    epoch is one step."""
+    """What `step` and `cosine` count: `epoch` as in the original, or `step`. With the default data and batch
+    size an epoch is one step."""
 
     n_steps: int = 10_001
     """Optimizer steps, exactly."""
@@ -86,7 +86,8 @@ class Arguments:
     save_model_step: int = 1000
     """Steps between model snapshots; there is also one at step 1 and one at the end."""
     save_statistic_step: int = 1000
-    """Steps between two writings of the metrics; they are also written with every checkpoint and at the end."""
+    """Steps between two writings of the metrics; they are also written with every checkpoint and at the
+    end."""
 
     device: str = "auto"
     """A torch device; `auto` is the first GPU, or else the CPU."""

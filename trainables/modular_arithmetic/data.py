@@ -32,8 +32,7 @@ class Items:
     targets_BT: torch.Tensor
     """The tokens to predict at the positions from `start` on."""
     weights_BT: torch.Tensor | None
-    """What each target counts for its item, summing to 1: 0 before the result and at PAD. None: all count
-    alike."""
+    """What each target counts in its item's mean, 0 before the result and at PAD. None: all count alike."""
     start: int
     """The first position whose prediction is scored for some item: that of `=` in the shortest item."""
     prefix: Prefix | None = None

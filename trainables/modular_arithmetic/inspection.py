@@ -48,7 +48,9 @@ class ItemResults:
     """(N,): mean negative log-likelihood of result and EOS, nats."""
 
 
-def attention_maps(model: nn.Module, config: ModularArithmeticConfig, samples: Sequence[str]) -> AttentionMaps:
+def attention_maps(
+    model: nn.Module, config: ModularArithmeticConfig, samples: Sequence[str]
+) -> AttentionMaps:
     """The attention of a GPT on items such as "3 + 5 = 8"; all of the same order.
 
     Raises:
@@ -60,7 +62,9 @@ def attention_maps(model: nn.Module, config: ModularArithmeticConfig, samples: S
     # The model reads an item without EOS; a question without its result is read as it is.
     read = [[token for token in vocabulary.encode(sample) if token != vocabulary.eos] for sample in samples]
     if len({len(tokens) for tokens in read}) != 1:
-        raise RungError("give at least one sample, and samples of one length: all questions, or all items of one order")
+        raise RungError(
+            "give at least one sample, and samples of one length: all questions, or all items of one order"
+        )
     tokens = torch.tensor(read, device=model.embedding.weight.device)
     weights = model.inspect(tokens).attention
     return AttentionMaps(weights, [vocabulary.labels(each) for each in read])
@@ -85,7 +89,7 @@ def item_results(model: nn.Module, config: ModularArithmeticConfig, seed: int) -
 
 
 def load_snapshot(path: str | Path) -> tuple[nn.Module, ModularArithmeticConfig, int]:
-    """The model of a snapshot file that `train_model` wrote, in evaluation mode, with its configuration and seed.
+    """The model of a snapshot that `train_model` wrote, ready for evaluation, with its configuration and seed.
 
     Raises:
         StorageError: the file or the `config.json` beside it cannot be read.

@@ -20,9 +20,8 @@ def item_losses(
 
     `weights_BT` gives what each token counts, summing to 1 for an item; None: all count alike.
     """
-    losses_BT = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").view_as(
-        targets_BT
-    )
+    flat = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
+    losses_BT = flat.view_as(targets_BT)
     return losses_BT.mean(dim=1) if weights_BT is None else (losses_BT * weights_BT).sum(dim=1)
 
 

@@ -1,10 +1,10 @@
-"""Result tables as text: CSV and JSON with full precision for machines, Markdown and LaTeX rounded for
-people."""
+"""Result tables as text: CSV and JSON with full precision for machines, Markdown and LaTeX rounded for people."""
 
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -100,17 +100,13 @@ def _rounded(*values: float, scale: float, digits: int) -> list[str]:
 
 def _plain(rows: Any) -> list[dict[str, Any]]:
     """Rows of JSON values: None, bool, int, float, str and lists of them."""
-    return [
-        {str(name): _plain_value(value) for name, value in row.items()} for row in _mappings(rows, "as_row")
-    ]
+    return [{str(name): _plain_value(value) for name, value in row.items()} for row in _mappings(rows, "as_row")]
 
 
 def _texts(rows: Any, digits: int) -> list[dict[str, str | None]]:
     """Rows of text, None for what is missing."""
     plain = _mappings(rows, "as_text")
-    return [
-        {str(name): _cell_text(_plain_value(value), digits) for name, value in row.items()} for row in plain
-    ]
+    return [{str(name): _cell_text(_plain_value(value), digits) for name, value in row.items()} for row in plain]
 
 
 def _mappings(rows: Any, method: str) -> Iterable[Mapping[str, object]]:
@@ -192,9 +188,12 @@ def _latex(rows: Sequence[Mapping[str, str | None]]) -> str:
 
 
 def _is_numeric(rows: Sequence[Mapping[str, str | None]], column: str) -> bool:
-    """Whether every cell that is not empty begins with a number: such a column is aligned at the right."""
+    """Whether every cell that is not empty is made of numbers: such a column is aligned at the right."""
     cells = [cell for row in rows if (cell := row.get(column))]
-    return bool(cells) and all(cell.lstrip("-")[:1].isdigit() for cell in cells)
+    return bool(cells) and all(map(_NUMBERS.fullmatch, cells))
+
+
+_NUMBERS = re.compile(r"-?\d[-+\de., /±–\[\]]*")
 
 
 def _markdown_escape(text: str) -> str:

@@ -1,8 +1,9 @@
 """When configurations learnt their training set and when they generalised: the L / A / t_f / delta-t table.
 
-For any study whose metrics have loss and accuracy under `train/` and `validation/`. Every number is found per
-run first and is then a mean and standard deviation over runs: a time taken from the mean curve would have no
-spread, and one run that never generalises would spoil it."""
+For any study whose metrics have loss and accuracy under `train/` and `validation/`. Every number is found per run
+first and is then a mean and standard deviation over runs: a time taken from the mean curve would have no spread, and
+one run that never generalises would spoil it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,7 @@ _SERIES = tuple(f"{split}/{metric}" for _, metric, _ in _MEASURES for split in _
 
 @dataclass(frozen=True, slots=True)
 class ThresholdTime:
-    """When runs reached a threshold: the spread is over the `reached` of `n` runs; the others are
-    censored."""
+    """When runs reached a threshold: the spread is over the `reached` of `n` runs; the others are censored."""
 
     reached: int
     n: int
@@ -44,8 +44,7 @@ class ThresholdTime:
 
 @dataclass(frozen=True, slots=True)
 class GrokkingRow:
-    """Best loss L and accuracy A of a configuration, the steps t_f that first reach them, and threshold
-    times.
+    """Best loss L and accuracy A of a configuration, the steps t_f that first reach them, and threshold times.
 
     Everything is found per run first and is then a mean and standard deviation over runs.
     """
@@ -58,7 +57,8 @@ class GrokkingRow:
     """Steps of the run that got furthest: no time can be larger, and t_f near it means "still improving"."""
     spreads: Mapping[str, Spread]
     """Of L_<split>, A_<split>, t_f(L)_<split>, t_f(A)_<split>, delta_t(L) and delta_t(A); the last two are
-    t_f(validation) - t_f(train) of the same run."""
+    t_f(validation) - t_f(train) of the same run.
+    """
     thresholds: Mapping[float, ThresholdTime]
     """When validation accuracy reached a threshold."""
 
@@ -89,8 +89,9 @@ def grokking_table(
 ) -> list[GrokkingRow]:
     """When each configuration learnt its training set and when it generalised, in the order of the plan.
 
-    For any study whose metrics have loss and accuracy under `train/` and `validation/`; empty for others.
-    Runs that diverged, failed or were stopped count as far as they went."""
+    For any study whose metrics have loss and accuracy under `train/` and `validation/`; empty for others. Runs that
+    diverged, failed or were stopped count as far as they went.
+    """
     metrics = results.metrics
     if not set(_SERIES) <= set(metrics.columns):
         return []
@@ -99,9 +100,7 @@ def grokking_table(
     runs = _split_runs(reports)
     labels = results.configurations.order("plan_index").select("config_id, label").fetchall()
     return [
-        _grokking_row(config_id, label, runs[config_id], thresholds)
-        for config_id, label in labels
-        if config_id in runs
+        _grokking_row(config_id, label, runs[config_id], thresholds) for config_id, label in labels if config_id in runs
     ]
 
 

@@ -1,7 +1,8 @@
 """The files of a table: immutable Parquet parts, named, listed and published.
 
-A part is `tables/<table>/<writer>.<attempt>.<sequence>.parquet`. It is written under a hidden temporary name,
-fsynced and renamed, so that a kill at any moment leaves whole parts and at most one temporary file."""
+A part is `tables/<table>/<writer>.<attempt>.<sequence>.parquet`. It is written under a hidden temporary name, fsynced
+and renamed, so that a kill at any moment leaves whole parts and at most one temporary file.
+"""
 
 import errno
 import os
@@ -21,8 +22,7 @@ _NAME = re.compile(r"(?P<writer>[A-Za-z0-9_-]+)\.(?P<attempt>\d{4,})\.(?P<sequen
 
 @dataclass(frozen=True, slots=True, order=True)
 class Part:
-    """One part: who wrote it, in which attempt (from 1), as which of the attempt's parts (from 1), and
-    where."""
+    """One part: who wrote it, in which attempt (from 1), as which of the attempt's parts (from 1), and where."""
 
     writer: str
     attempt: int
@@ -36,8 +36,7 @@ def table_directory(directory: Path, table: str) -> Path:
 
 
 def part_path(directory: Path, table: str, writer: str, attempt: int, sequence: int) -> Path:
-    """Where a part belongs. Raises ValueError for a writer's name that is not of letters, digits, '_' and
-    '-'."""
+    """Where a part belongs. Raises ValueError for a writer's name that is not of letters, digits, '_' and '-'."""
     name = f"{writer}.{attempt:04}.{sequence:06}.parquet"
     if not _NAME.fullmatch(name):
         raise ValueError(f"writer {writer!r} must be of letters, digits, '_' and '-'")
@@ -45,8 +44,7 @@ def part_path(directory: Path, table: str, writer: str, attempt: int, sequence: 
 
 
 def parts(directory: Path, table: str) -> list[Part]:
-    """The parts of a table in a fixed order; temporary and foreign files are passed over. A missing table has
-    none.
+    """The parts of a table in a fixed order; temporary and foreign files are passed over. A missing table has none.
 
     Raises StorageError if the folder is there and cannot be read.
     """
@@ -66,11 +64,10 @@ def parts(directory: Path, table: str) -> list[Part]:
 
 
 def prepare_folder(folder: Path, writer: str) -> None:
-    """Make a table's folder, prove that it can be written to, and clear what a killed `writer` left
-    half-done.
+    """Make a table's folder, prove that it can be written to, and clear what a killed `writer` left half-done.
 
-    Proved by trying: permissions alone (os.access) say nothing about a read-only file system, nor to root.
-    Raises StorageError.
+    Proved by trying: permissions alone (os.access) say nothing about a read-only file system, nor to root. Raises
+    StorageError.
     """
     probe = folder / f".{writer}.{os.getpid()}.probe"
     try:

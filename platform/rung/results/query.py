@@ -36,8 +36,8 @@ _STUDY_FILES = (".yaml", ".yml")
 class StudyResults:
     """What a study has left so far: its description and its tables.
 
-    Every property looks again at what is on disk. A relation is lazy: it runs when it is asked for rows, so
-    take it anew (`study.metrics`) rather than keep it while the study goes on.
+    Every property looks again at what is on disk. A relation is lazy: it runs when it is asked for rows, so take it
+    anew (`study.metrics`) rather than keep it while the study goes on.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,8 +45,7 @@ class StudyResults:
 
     @property
     def study(self) -> dict[str, Any]:
-        """The resolved study, as in study.json. Raises StorageError if it cannot be read or is of a later
-        format."""
+        """The resolved study, as in study.json. Raises StorageError if it cannot be read or is of a later format."""
         path = self.directory / "study.json"
         try:
             study: dict[str, Any] = json.loads(path.read_text())
@@ -55,9 +54,7 @@ class StudyResults:
         except ValueError as error:
             raise StorageError(f"{path} is not valid JSON: {error}") from error
         if study.get("format", STUDY_FORMAT) > STUDY_FORMAT:
-            raise StorageError(
-                f"{path} has format {study['format']}, written by a later version of rung: update rung"
-            )
+            raise StorageError(f"{path} has format {study['format']}, written by a later version of rung: update rung")
         return study
 
     @property
@@ -91,8 +88,7 @@ class StudyResults:
         return self._view("events")
 
     def query(self, sql: str) -> "DuckDBPyRelation":
-        """The result of a SELECT over the tables. Raises RungError with DuckDB's explanation if it is not a
-        right one."""
+        """The result of an SQL query over the tables. Raises RungError with DuckDB's explanation of what is wrong."""
         import duckdb
 
         self._views.refresh()
@@ -101,7 +97,7 @@ class StudyResults:
         except duckdb.Error as error:
             raise RungError(str(error)) from error
         if relation is None:
-            raise RungError("the statement returns no rows: a query is a SELECT")
+            raise RungError("the query is empty: write a SELECT over the tables of the study")
         return relation
 
     def summary(self, phase: "Phase" = "search") -> "list[ConfigurationSummary]":
@@ -141,20 +137,17 @@ class StudyResults:
 def load(where: str | os.PathLike[str], storage: str | os.PathLike[str] | None = None) -> StudyResults:
     """The results of a study: `where` is its directory, its YAML file, or its name below the storage root.
 
-    The storage root is `storage`, else the YAML file's `storage:`, else $RUNG_STORAGE, else `results`.
-    Raises StorageError, naming where it looked and what is there, if there is no such study.
+    The storage root is `storage`, else the YAML file's `storage:`, else $RUNG_STORAGE, else `results`. Raises
+    StorageError, naming where it looked and what is there, if there is no such study.
     """
     return StudyResults(_locate(where, storage))
 
 
-def connect(
-    *studies: str | os.PathLike[str], storage: str | os.PathLike[str] | None = None
-) -> "DuckDBPyConnection":
-    """A DuckDB connection with one view per table over all the given studies (as for `load`), told apart by
-    `study`.
+def connect(*studies: str | os.PathLike[str], storage: str | os.PathLike[str] | None = None) -> "DuckDBPyConnection":
+    """A DuckDB connection with one view per table over all the given studies (as for `load`), told apart by `study`.
 
-    A column that only some of the studies have is null in the others. The views show the parts that are there
-    now; connect again to see later ones. Raises StorageError for a missing study.
+    A column that only some of the studies have is null in the others. The views show the parts that are there now;
+    connect again to see later ones. Raises StorageError for a missing study.
     """
     directories = dict.fromkeys(_locate(study, storage).resolve() for study in studies)
     views = Views(open_connection(), list(directories))
@@ -173,8 +166,7 @@ def studies(root: Path) -> list[str]:
 
 
 def storage_root(storage: str | os.PathLike[str] | None = None) -> Path:
-    """Where studies are kept: `storage` if given, else $RUNG_STORAGE, else `results` in the working
-    directory."""
+    """Where studies are kept: `storage` if given, else $RUNG_STORAGE, else `results` in the working directory."""
     return Path(storage or os.environ.get("RUNG_STORAGE") or "results")
 
 
@@ -192,9 +184,7 @@ def _locate(where: str | os.PathLike[str], storage: str | os.PathLike[str] | Non
     if _is_study(root / name):
         return root / name
     present = ", ".join(studies(root)) or "none"
-    raise StorageError(
-        f"no study {name!r}: looked for {path} and {root / name}. Studies in {root}: {present}"
-    )
+    raise StorageError(f"no study {name!r}: looked for {path} and {root / name}. Studies in {root}: {present}")
 
 
 def _is_study(path: Path) -> bool:

@@ -23,12 +23,18 @@ _STATUS_STYLE = {
 }
 
 
-def render_summary(results: StudyResults) -> RenderableType:
-    """The configurations of a study, best first, with the study's metric in the title."""
+_WIDE_ONLY = ("rung", "steps", "seconds")
+"""Columns of the summary that a terminal of less than 120 columns has no room for."""
+
+
+def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
+    """The configurations of a study, best first, with the study's metric in the title, for `width` columns."""
     study = results.study
     metric = study["metric"]
     title = f"{study['study']}: {metric['name']} ({metric['select'].replace('_', ' ')}, {metric['mode']})"
     rows = [{"id": entry.config_id, **entry.as_text()} for entry in results.summary()]
+    if width < 120:
+        rows = [{name: text for name, text in row.items() if name not in _WIDE_ONLY} for row in rows]
     if not rows:
         return Text("no configuration has started yet")
     return render_rows(rows, title)
@@ -41,7 +47,9 @@ def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=name in ("id", "n")
+        )
     for row in rows:
         # Text: nothing that a user wrote is taken for markup.
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))

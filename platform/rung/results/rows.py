@@ -14,8 +14,7 @@ from rung.results.schema import CONFIG_PREFIX, Column, ColumnType, Table
 
 
 def checked_row(table: Table, row: Mapping[str, object]) -> dict[str, object]:
-    """The row with every reserved column of the table, converted to its type, and its extra columns behind
-    them.
+    """The row with every reserved column of the table, converted to its type, and its extra columns behind them.
 
     Raises ValueError for a value of the wrong type, a missing one and a column that the table does not have.
     """
@@ -34,10 +33,7 @@ def arrow_table(table: Table, rows: Sequence[Mapping[str, object]]) -> Any:
     import pyarrow as pa
 
     types = _arrow_types()
-    arrays = {
-        column.name: pa.array([row[column.name] for row in rows], types[column.type])
-        for column in table.columns
-    }
+    arrays = {column.name: pa.array([row[column.name] for row in rows], types[column.type]) for column in table.columns}
     for name in dict.fromkeys(name for row in rows for name in row if name not in arrays):
         values = [row.get(name) for row in rows]
         arrays[name] = _config_array(values) if table.extra == "config" else pa.array(values, types["double"])
@@ -85,8 +81,9 @@ def _config_value(value: object) -> bool | int | float | str | None:
 def _config_array(values: Sequence[object]) -> Any:
     """An Arrow array of bool, int64, double or string; of type null if no value is there.
 
-    Integers among doubles become doubles. Any other mixture becomes text, strings as they are and the rest as
-    JSON, such as a dimension `choice: [auto, 8]`."""
+    Integers among doubles become doubles. Any other mixture becomes text, strings as they are and the rest as JSON,
+    such as a dimension `choice: [auto, 8]`.
+    """
     import pyarrow as pa
 
     types = _arrow_types()

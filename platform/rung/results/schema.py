@@ -7,8 +7,9 @@ This module is the one source of truth. `store.py` writes by it, `query.py` read
 
 It imports nothing heavy; Arrow types are built in `store.py`, DuckDB types in `query.py`.
 
-A table may carry extra columns beside its reserved ones: `metrics` one double per metric, `configurations`
-one `config.<dotted path>` column per value of the complete resolved configuration."""
+A table may carry extra columns beside its reserved ones: `metrics` one double per metric, `configurations` one
+`config.<dotted path>` column per value of the complete resolved configuration.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -44,9 +45,9 @@ class Column:
 class Table:
     """One table: its reserved columns in order, and how its rows are told apart.
 
-    Rows of one study that agree in `key` are about the same thing; the one that comes first in the order
-    `keep` (SQL `ORDER BY` terms) is seen, the others are not. An empty key means that only whole rows can be
-    duplicates."""
+    Rows of one study that agree in `key` are about the same thing; the one that comes first in the order `keep` (SQL
+    `ORDER BY` terms) is seen, the others are not. An empty key means that only whole rows can be duplicates.
+    """
 
     name: str
     doc: str
@@ -64,16 +65,14 @@ class Table:
         """The de-duplication rule in words."""
         if not self.key:
             return "Rows that are equal in every column are seen once."
-        words = {"ASC": "lowest", "DESC": "highest"}
-        order = ", ".join(f"{words[end]} `{name}`" for name, end in map(str.split, self.keep))
-        return f"Rows with the same {_code(self.key)} are seen once: {order}."
+        ends = {"ASC": "lowest", "DESC": "highest"}
+        order = ", then ".join(f"the {ends[end]} `{name}`" for name, end in map(str.split, self.keep))
+        return f"Of rows with the same {_code(self.key)} one is seen: the one with {order}."
 
 
 STUDY = Column("study", "string", "name of the study")
 CONFIG_ID = Column("config_id", "string", 'the configuration: "c" and 12 hex digits, a hash of its values')
-RUN_ID = Column(
-    "run_id", "string", "the run: `<config_id>-s<seed>`, in phase confirm with `-confirm` behind it"
-)
+RUN_ID = Column("run_id", "string", "the run: `<config_id>-s<seed>`, in phase confirm with `-confirm` behind it")
 SEED = Column("seed", "int64", "random seed of the run")
 PHASE = Column("phase", "string", "`search` (choosing) or `confirm` (fresh seeds, after choosing)")
 ATTEMPT = Column("attempt", "int64", "how often its writer had been started when it wrote the row, from 1")
@@ -110,9 +109,7 @@ RUNS = Table(
         RUN_ID,
         SEED,
         PHASE,
-        Column(
-            "status", "string", "`running`, `completed`, `stopped` (by the scheduler), `diverged`, `failed`"
-        ),
+        Column("status", "string", "`running`, `completed`, `stopped` (by the scheduler), `diverged`, `failed`"),
         Column(
             "ended_by",
             "string",
@@ -174,9 +171,7 @@ DECISIONS = Table(
             "the configuration's metric over its seeds; null if there is none",
             nullable=True,
         ),
-        Column(
-            "threshold", "double", "what the value was compared with; null if with nothing", nullable=True
-        ),
+        Column("threshold", "double", "what the value was compared with; null if with nothing", nullable=True),
         Column("rank", "int64", "place of the configuration among those compared, from 1"),
         Column("compared", "int64", "configurations compared, itself included"),
         Column("seeds", "int64", "runs behind the value"),

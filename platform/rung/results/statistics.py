@@ -1,8 +1,9 @@
 """Statistics over the seeds of a configuration and over the steps of a run.
 
-First per run (`best`, `first_step_reaching`), then over seeds (`mean_interval`, `spread`, `wilson_interval`).
-A value that is missing is None or NaN, is left out, and shows in the returned n. scipy.special is imported
-where it is used: scipy.stats would take a second."""
+First per run (`best`, `first_step_reaching`), then over seeds (`mean_interval`, `spread`, `wilson_interval`). A value
+that is missing is None or NaN, is left out, and shows in the returned n. scipy.special is imported where it is used:
+scipy.stats would take a second.
+"""
 
 import math
 from collections.abc import Sequence
@@ -40,8 +41,8 @@ class Spread:
 def mean_interval(values: Values, confidence: float = 0.95) -> MeanInterval:
     """The mean and its Student-t interval, mean +- t(n - 1, (1 + confidence) / 2) s / sqrt(n).
 
-    Right on average for normal values at any n >= 2; percentile bootstrap covers 75 % instead of 95 % at n =
-    3."""
+    Right on average for normal values at any n >= 2; percentile bootstrap covers 75 % instead of 95 % at n = 3.
+    """
     _check_confidence(confidence)
     known = _known(values)
     center = spread(known)
@@ -62,11 +63,12 @@ def spread(values: Values) -> Spread:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a success rate (Wilson 1927, doi 10.1080/01621459.1927.10502953), without
-    continuity correction.
+    """The score interval of a success rate (Wilson 1927, doi 10.1080/01621459.1927.10502953), without continuity
+    correction.
 
-    Unlike the textbook p +- z sqrt(p (1 - p) / n) it is not empty at 0 or n successes. Raises ValueError
-    unless 0 <= successes <= n and n > 0."""
+    Unlike the textbook p +- z sqrt(p (1 - p) / n) it is not empty at 0 or n successes. Raises ValueError unless 0 <=
+    successes <= n and n > 0.
+    """
     _check_confidence(confidence)
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n} are not possible")
@@ -99,9 +101,7 @@ def aggregate(values: Values, rule: AcrossSeeds, mode: Mode) -> float | None:
     raise ValueError(f"across_seeds must be mean, median, worst or best, not {rule!r}")
 
 
-def best(
-    steps: Sequence[int] | npt.NDArray[np.integer], values: Values, mode: Mode
-) -> tuple[float, int] | None:
+def best(steps: Sequence[int] | npt.NDArray[np.integer], values: Values, mode: Mode) -> tuple[float, int] | None:
     """The best value of a run and the first step that has it; None if the run has no value."""
     series = _series(steps, values)
     if not len(series):
@@ -129,8 +129,7 @@ def _known(values: Values) -> npt.NDArray[np.float64]:
 
 
 def _series(steps: Sequence[int] | npt.NDArray[np.integer], values: Values) -> npt.NDArray[np.float64]:
-    """Rows (step, value) in the order of the steps, without those that have no value; steps are exact below
-    2^53."""
+    """Rows (step, value) in the order of the steps, without those that have no value; steps are exact below 2^53."""
     series = np.column_stack([np.asarray(steps, np.float64), np.asarray(values, np.float64)])
     series = series[~np.isnan(series[:, 1])]
     ordered: npt.NDArray[np.float64] = series[np.argsort(series[:, 0], kind="stable")]

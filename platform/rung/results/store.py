@@ -1,12 +1,12 @@
-"""Writing a study's tables so that they can be read at any moment, and putting their parts together at the
-end.
+"""Writing a study's tables so that they can be read at any moment, and putting their parts together at the end.
 
-Every row has one writer: the trial process of a configuration writes its `metrics` and `generations`, the
-driver all other tables. What is written twice after a crash is sorted out by readers (`views.py`) with the
-keys of `schema.py`; nothing here takes a row away that counts.
+Every row has one writer: the trial process of a configuration writes its `metrics` and `generations`, the driver all
+other tables. What is written twice after a crash is sorted out by readers (`views.py`) with the keys of `schema.py`;
+nothing here takes a row away that counts.
 
-Left out on purpose: locking (that a study has one driver is the driver's care) and threads (a writer belongs
-to one)."""
+Left out on purpose: locking (that a study has one driver is the driver's care) and threads (a writer belongs to
+one).
+"""
 
 import json
 import time
@@ -35,10 +35,9 @@ _ROWS_PER_GROUP = 100_000
 class TableWriter:
     """Appends rows to one table of a study, as the only process that writes under the name `writer`.
 
-    Rows wait in memory and become a part when 1000 are waiting, or when a row comes and the first waiting one
-    is `flush_seconds` old. Call `flush` where rows must be safe, as before every checkpoint. While a writer
-    grows old, the wait grows to 2 % of its age, at most a minute: a day's sweep would leave tens of thousands
-    of small files.
+    Rows wait in memory and become a part when 1000 are waiting, or when a row comes and the first waiting one is
+    `flush_seconds` old. Call `flush` where rows must be safe, as before every checkpoint. While a writer grows old,
+    the wait grows to 2 % of its age, at most a minute: a day's sweep would leave tens of thousands of small files.
 
         with TableWriter(study_directory, "metrics", config_id) as metrics:
             metrics.add({"study": "demo", "run_id": run_id, "step": 100, ..., "train/loss": 0.31})
@@ -57,8 +56,8 @@ class TableWriter:
     ) -> None:
         """Prepare the table's folder. `attempt` is `next_attempt(directory, writer)` unless it is given.
 
-        Raises StorageError if the folder cannot be made or written to, ValueError for an unknown table or a
-        writer's name that cannot be part of a file name.
+        Raises StorageError if the folder cannot be made or written to, ValueError for an unknown table or a writer's
+        name that cannot be part of a file name.
         """
         if table not in TABLES:
             raise ValueError(f"there is no table {table!r}, only {', '.join(TABLES)}")
@@ -78,10 +77,10 @@ class TableWriter:
     def add(self, row: Mapping[str, object]) -> None:
         """Take one row; `attempt` is filled in if the table has it and the row does not.
 
-        Integers may be numpy's, numbers anything that float() takes, times datetimes with a zone. A double
-        that is not finite becomes null. Raises ValueError for a value of the wrong type, a missing one or an
-        unknown column, and StorageError if a part was due and could not be written: its rows wait for the
-        next flush."""
+        Integers may be numpy's, numbers anything that float() takes, times datetimes with a zone. A double that is
+        not finite becomes null. Raises ValueError for a value of the wrong type, a missing one or an unknown column,
+        and StorageError if a part was due and could not be written: its rows wait for the next flush.
+        """
         now = self._clock()
         row = checked_row(self.table, {"attempt": self.attempt, **row} if self._has_attempt else row)
         if not self._rows:
@@ -123,9 +122,7 @@ class TableWriter:
     def _last_sequence(self) -> int:
         """Not 0 if the attempt's number was given and another writer object has used it before."""
         existing = parts(self.directory, self.table.name)
-        mine = (
-            part.sequence for part in existing if (part.writer, part.attempt) == (self.writer, self.attempt)
-        )
+        mine = (part.sequence for part in existing if (part.writer, part.attempt) == (self.writer, self.attempt))
         return max(mine, default=0)
 
 
@@ -143,12 +140,11 @@ def next_attempt(directory: Path, writer: str) -> int:
 
 
 def compact(directory: Path, tables: Iterable[str] = tuple(TABLES), minimum: int = 2) -> None:
-    """Rewrite each table that has at least `minimum` parts as one part without duplicates, then remove the
-    old ones.
+    """Rewrite each table that has at least `minimum` parts as one part without duplicates, then remove the old ones.
 
-    Safe against a kill at any moment: the new part appears whole before an old one goes, and while both are
-    there readers see their rows once. Safe beside living writers, whose later parts are not touched. A part
-    that cannot be read is left in its place, with a warning. One process at a time. Raises StorageError.
+    Safe against a kill at any moment: the new part appears whole before an old one goes, and while both are there
+    readers see their rows once. Safe beside living writers, whose later parts are not touched. A part that cannot be
+    read is left in its place, with a warning. One process at a time. Raises StorageError.
     """
     for table in tables:
         _compact_table(Path(directory), TABLES[table], minimum)

@@ -1,8 +1,8 @@
-"""The tables of a study that a person reads: configurations over their seeds, and when they learnt and
-generalised.
+"""The tables of a study that a person reads: configurations over their seeds, and when they learnt and generalised.
 
-Rows are small dataclasses, so that `rung results` needs no pandas; `to_frame` makes a DataFrame of them,
-`export` CSV, JSON, Markdown or LaTeX."""
+Rows are small dataclasses, so that `rung results` needs no pandas; `to_frame` makes a DataFrame of them, `export`
+CSV, JSON, Markdown or LaTeX.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -131,11 +131,10 @@ class ConfigurationSummary:
 def summary(results: "StudyResults", phase: Phase = "search") -> list[ConfigurationSummary]:
     """One entry per configuration, best first by the study's metric.
 
-    The order is that of `score`, the aggregate that the scheduler compares too. It is not fair across these
-    groups, which therefore follow each other: configurations still in the race or through with it; those
-    stopped by the scheduler, whose value belongs to a smaller budget; those with a diverged run, whose mean
-    is over the survivors only; those without any value. Failed runs are an accident and not a result: they
-    only lower n.
+    The order is that of `score`, the aggregate that the scheduler compares too. It is not fair across these groups,
+    which therefore follow each other: configurations still in the race or through with it; those stopped by the
+    scheduler, whose value belongs to a smaller budget; those with a diverged run, whose mean is over the survivors
+    only; those without any value. Failed runs are an accident and not a result: they only lower n.
 
     In phase confirm only configurations that have runs there appear.
     """
@@ -149,9 +148,7 @@ def summary(results: "StudyResults", phase: Phase = "search") -> list[Configurat
         for config_id, configuration in configurations.items()
         if phase == "search" or config_id in runs
     ]
-    return sorted(
-        entries, key=lambda entry: _place(entry, study["metric"]["mode"])
-    )  # stable: ties in plan order
+    return sorted(entries, key=lambda entry: _place(entry, study["metric"]["mode"]))  # stable: ties in plan order
 
 
 def _summarise(
@@ -167,9 +164,7 @@ def _summarise(
         swept={path: configuration[CONFIG_PREFIX + path] for path in study["swept"]},
         planned=len(seeds),
         **{status: statuses.count(status) for status in _STATUSES},
-        level=max(
-            (level for level in (decided, _reached_level(study, runs)) if level is not None), default=None
-        ),
+        level=max((level for level in (decided, _reached_level(study, runs)) if level is not None), default=None),
         interval=mean_interval(values),
         score=_score(study["metric"], runs),
         seeds=seeds,
@@ -180,8 +175,9 @@ def _summarise(
 
 
 def _score(metric: Row, runs: Sequence[Row]) -> float | None:
-    """The aggregate across seeds. A diverged run counts as the metric's worst value, if it has one and nobody
-    says else."""
+    """The aggregate across seeds. A diverged run counts as the metric's worst value, if it has one and nobody says
+    else.
+    """
     values: list[float | None] = []
     for run in runs:
         if run["status"] == "diverged" and metric.get("diverged", "worst") == "worst":
@@ -202,8 +198,7 @@ def _place(entry: ConfigurationSummary, mode: Mode) -> tuple[int, float]:
 
 
 def _reached_level(study: Row, runs: Sequence[Row]) -> int | None:
-    """The highest rung that every run has reached which neither diverged nor failed; a completed run is
-    through."""
+    """The highest rung that every run has reached which neither diverged nor failed; a completed run is through."""
     column = _PROGRESS[study["budget"]["unit"]]
     active = [run for run in runs if run["status"] not in ("diverged", "failed")]
     if not active:
@@ -213,8 +208,7 @@ def _reached_level(study: Row, runs: Sequence[Row]) -> int | None:
 
 
 def _planned_seeds(study: Row, phase: Phase) -> list[int]:
-    """The seeds planned for every configuration. Those of phase confirm are chosen late: its runs tell
-    them."""
+    """The seeds planned for every configuration. Those of phase confirm are chosen late: its runs tell them."""
     return list(study["seeds"]) if phase == "search" else []
 
 

@@ -1,10 +1,9 @@
-"""A study's tables as DuckDB relations: parts put together, types made equal, duplicates left out, damage set
-aside.
+"""A study's tables as DuckDB relations: parts put together, types made equal, duplicates left out, damage set aside.
 
-The columns of parts differ: a metric that appears late, a configuration value that is an integer here and a
-double there, reserved columns that an older version did not have. DuckDB's own `union_by_name` would turn a
-bool beside an integer into a number, so the types are settled here: null gives way to anything, integers
-beside doubles become doubles, and any other mixture becomes text.
+The columns of parts differ: a metric that appears late, a configuration value that is an integer here and a double
+there, reserved columns that an older version did not have. DuckDB's own `union_by_name` would turn a bool beside an
+integer into a number, so the types are settled here: null gives way to anything, integers beside doubles become
+doubles, and any other mixture becomes text.
 
 Only DuckDB is imported: it reads Parquet itself, in a quarter of the time that importing pyarrow takes.
 """
@@ -50,8 +49,7 @@ def open_connection() -> "DuckDBPyConnection":
 def read_parts(
     connection: "DuckDBPyConnection", table: Table, sources: Sequence[Part]
 ) -> tuple["DuckDBPyRelation", list[Part]]:
-    """The rows of one study's parts of a table, each once and sorted by key, and the parts that could be
-    read."""
+    """The rows of one study's parts of a table, each once and sorted by key, and the parts that could be read."""
     paths = [os.fspath(part.path) for part in sources]
     schemas = part_schemas(connection, paths)
     columns = _merged_columns(table, schemas.values())
@@ -74,11 +72,9 @@ class Views:
     _shown: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def refresh(self) -> None:
-        """Let every view see the parts that are there now. Costs a listing of the folders if nothing has
-        changed."""
+        """Let every view see the parts that are there now. Costs a listing of the folders if nothing has changed."""
         for table in TABLES.values():
-            # Again if a part went between listing and reading it: its rows are in a part that was not listed
-            # yet.
+            # # Again if a part went between listing and reading it: its rows are in a part that was not listed # yet.
             while not self._refresh(table):
                 pass
 
@@ -102,9 +98,7 @@ class Views:
 
     def _listing(self, directory: Path, table: Table) -> list[str]:
         paths = [os.fspath(part.path) for part in parts(directory, table.name)]
-        return [
-            path for path in paths if path not in self._damaged or self._damaged[path] != _signature(path)
-        ]
+        return [path for path in paths if path not in self._damaged or self._damaged[path] != _signature(path)]
 
     def _show(self, table: Table, studies: Sequence[Mapping[str, Kinds]]) -> None:
         columns = _merged_columns(table, (schema for study in studies for schema in study.values()))
@@ -114,11 +108,10 @@ class Views:
 
 
 def part_schemas(connection: "DuckDBPyConnection", paths: Sequence[str]) -> dict[str, Kinds]:
-    """The columns of each part, by path. A damaged part is left out with an UnreadablePartWarning that names
-    it.
+    """The columns of each part, by path. A damaged part is left out with an UnreadablePartWarning that names it.
 
-    A part that has gone since it was listed (its rows have moved into a compacted part) is left out in
-    silence."""
+    A part that has gone since it was listed (its rows have moved into a compacted part) is left out in silence.
+    """
     import duckdb
 
     if not paths:
@@ -141,8 +134,7 @@ def quote(name: str) -> str:
 
 
 def _read_schemas(connection: "DuckDBPyConnection", paths: Sequence[str]) -> dict[str, Kinds]:
-    # The first row of each file is the root of its schema; by position, since a column may be called
-    # anything.
+    # # The first row of each file is the root of its schema; by position, since a column may be called # anything.
     rows = connection.sql(
         f"SELECT file_name, name, duckdb_type FROM parquet_schema({_file_list(paths)}) WHERE column_id > 0"
     ).fetchall()
@@ -153,8 +145,7 @@ def _read_schemas(connection: "DuckDBPyConnection", paths: Sequence[str]) -> dic
 
 
 def _merged_columns(table: Table, schemas: Iterable[Kinds]) -> Kinds:
-    """Every column of the table: the reserved ones in order, then the extra ones by name with their common
-    type."""
+    """Every column of the table: the reserved ones in order, then the extra ones by name with their common type."""
     reserved: Kinds = {column.name: _SQL_TYPES[column.type] for column in table.columns}
     extra: Kinds = {}
     for schema in {tuple(schema.items()) for schema in schemas}:
@@ -200,8 +191,7 @@ def _select_list(present: Kinds, columns: Kinds) -> str:
 
 
 def _file_list(paths: Sequence[str]) -> str:
-    """A DuckDB list of files, taken literally: without the brackets DuckDB expands `*`, `?` and `[` in a
-    path."""
+    """A DuckDB list of files, taken literally: without the brackets DuckDB expands `*`, `?` and `[` in a path."""
     literal = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "'": "''"})
     return "[" + ", ".join(f"'{path.translate(literal)}'" for path in paths) + "]"
 

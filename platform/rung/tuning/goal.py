@@ -31,7 +31,7 @@ def goal_of(study: Study) -> Goal:
 def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignment:
     """The runs of one configuration, as a training process takes them."""
     return Assignment(
-        directory=str(study.directory),
+        directory=str(study.directory.resolve()),  # Ray changes the working directory of its workers
         study=study.study,
         trainable=study.trainable,
         config_id=configuration.config_id,

@@ -37,7 +37,7 @@ class Ledger:
         self.seeds = tuple(seeds)
         self._scheduler = scheduler
         self.runs: dict[str, dict[int, Row]] = {config_id: {} for config_id in config_ids}
-        self.states: dict[str, State] = {config_id: "waiting" for config_id in self.runs}
+        self.states: dict[str, State] = dict.fromkeys(self.runs, "waiting")
         self.decisions: list[Decision] = []
         self._writers = {
             table: TableWriter(directory, table, "driver")
@@ -67,7 +67,9 @@ class Ledger:
         if "stopped" in statuses:
             return "stopped"
         # A failed run is tried again: what made it fail may have been mended.
-        if len(statuses) >= len(self.seeds) and all(status in ("completed", "diverged") for status in statuses):
+        if len(statuses) >= len(self.seeds) and all(
+            status in ("completed", "diverged") for status in statuses
+        ):
             return "completed"
         return "waiting"
 
@@ -139,13 +141,13 @@ class Ledger:
         for seed in self.seeds:
             row = self.runs[config_id].get(seed) or self._unreported(config_id, seed)
             if row["status"] == "running":
-                self._write_run({**row, "status": "failed", "ended_by": "error", "error": error, "value": None})
+                self._write_run(
+                    {**row, "status": "failed", "ended_by": "error", "error": error, "value": None}
+                )
         self._writers["runs"].flush()
         self.end(config_id, "failed", error.strip().splitlines()[-1] if error.strip() else "unknown error")
 
-    def event(
-        self, kind: str, message: str, config_id: str | None = None, run_id: str | None = None
-    ) -> None:
+    def event(self, kind: str, message: str, config_id: str | None = None, run_id: str | None = None) -> None:
         """Records that something happened."""
         writer = self._writers["events"]
         writer.add(

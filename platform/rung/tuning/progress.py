@@ -119,7 +119,7 @@ class ProgressView:
             self._counter.poll()
             line = self.line()
             if line != last:
-                self._console.print(line, highlight=False)
+                self._console.print(line, highlight=False, soft_wrap=True)
                 last = line
 
     # What is shown.
@@ -139,7 +139,8 @@ class ProgressView:
         counts = Counter(self._ledger.states.values())
         states = Table.grid(padding=(0, 2))
         states.add_row(
-            Text(self._shape.study, style="bold"), *(f"{counts[state]} {state}" for state in STATES if counts[state])
+            Text(self._shape.study, style="bold"),
+            *(f"{counts[state]} {state}" for state in STATES if counts[state]),
         )
         pieces: list[RenderableType] = [
             states,

@@ -36,7 +36,9 @@ def choose(plan: Plan, wanted: str | None) -> PlannedConfiguration:
     if wanted is None or len(found) == 1:
         return found[0]
     listed = "\n".join(f"  {each.config_id}  {each.label}" for each in (found or ordered)[:20])
-    raise RungError(f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}")
+    raise RungError(
+        f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}"
+    )
 
 
 def train_solo(

@@ -24,12 +24,12 @@ from rung.provenance import append_launch, launch_record
 from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
-from rung.tuning.goal import aggregation_of, assignment_of, goal_of
+from rung.tuning.goal import aggregation_of, assignment_of
 from rung.tuning.ledger import Ledger
 from rung.tuning.lock import study_lock
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
-from rung.tuning.schedulers import Scheduler, make_scheduler
+from rung.tuning.schedulers import Scheduler
 from rung.tuning.study_directory import configuration_rows, open_directory
 
 THREADS = 1
@@ -74,7 +74,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
             that this Ray does not have.
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything reported so far is on disk.
     """
-    directory = Path(study.directory)
+    directory = study.directory.resolve()
     with study_lock(directory):
         open_directory(directory, study, plan, text)
         append_launch(directory / "provenance.json", launch_record(THREADS))
@@ -96,7 +96,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
 def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bool) -> bool:
     ledger.event("resume" if ledger.is_resumed else "launch", f"{len(plan.configurations)} configurations")
     ledger.add_configurations(configuration_rows(study, plan.configurations))
-    rule = _scheduler(study, plan)
+    rule = plan.scheduler()
     _restore(rule, ledger)
     todo = set(ledger.unfinished())
     if not todo:
@@ -105,21 +105,6 @@ def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bo
         _fit(study, plan, todo, ledger, rule)
     ledger.event("finished", "every configuration has come to its end")
     return False
-
-
-def _scheduler(study: Study, plan: Plan) -> Scheduler:
-    options: dict[str, Any] = {"reduction_factor": study.scheduler.reduction_factor}
-    if study.scheduler.name == "asha":
-        options["minimum"] = study.scheduler.minimum
-    return make_scheduler(
-        study.scheduler.name,
-        levels=plan.rungs[:-1],
-        mode=study.metric.mode,
-        configurations=[configuration.config_id for configuration in plan.configurations],
-        quantity=f"{study.metric.across_seeds} {study.metric.name}",
-        unit=plan.unit,
-        **options,
-    )
 
 
 def _restore(rule: Scheduler, ledger: Ledger) -> None:
@@ -154,7 +139,7 @@ def _fit(study: Study, plan: Plan, todo: set[str], ledger: Ledger, rule: Schedul
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(ConfigurationTrial, {"CPU": study.resources.cpus, "GPU": study.resources.gpus}),
-        param_space={"task": tune.grid_search(tasks)},
+        param_space={"trial": tune.grid_search([task.as_parameters() for task in tasks])},
         tune_config=tune.TuneConfig(
             scheduler=TuneScheduler(rule, ledger, study.resources.concurrent),
             reuse_actors=True,
@@ -174,7 +159,7 @@ def _fit(study: Study, plan: Plan, todo: set[str], ledger: Ledger, rule: Schedul
 
 
 def _trial_name(trial: Any) -> str:
-    return str(trial.config["task"].assignment.config_id)
+    return str(trial.config["trial"]["config_id"])
 
 
 @contextmanager

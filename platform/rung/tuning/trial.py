@@ -6,6 +6,8 @@ directory, so nothing depends on Tune's own files: a trial that starts anywhere 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from ray import tune
 
 from rung.training import environment
 from rung.training.replication import Assignment, SerialReplication
+from rung.training.run import Goal, Target
 from rung.tuning.aggregate import Aggregation
 
 
@@ -27,16 +30,32 @@ class TrialTask:
     aggregation: Aggregation
     threads: int = 1
 
+    def as_parameters(self) -> dict[str, Any]:
+        """What Tune is given. It replaces objects in a search space by placeholders, so the task travels as text."""
+        return {"config_id": self.assignment.config_id, "task": json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> TrialTask:
+        """The task that `as_parameters` made the parameters of."""
+        data = json.loads(parameters["task"])
+        goal = data["assignment"].pop("goal")
+        target = goal.pop("target")
+        assignment = Assignment(
+            **{**data["assignment"], "seeds": tuple(data["assignment"]["seeds"])},
+            goal=Goal(**goal, target=Target(**target) if target else None),
+        )
+        return cls(assignment, tuple(data["levels"]), Aggregation(**data["aggregation"]), data["threads"])
+
 
 class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
     """Runs a `TrialTask`. Its process is reused for the next configuration."""
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        self._begin(config["task"])
+        self._begin(TrialTask.of(config["trial"]))
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         self._replication.close()
-        self._begin(new_config["task"])
+        self._begin(TrialTask.of(new_config["trial"]))
         return True
 
     def _begin(self, task: TrialTask) -> None:

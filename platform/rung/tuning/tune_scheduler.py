@@ -45,9 +45,9 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """A paused configuration that may go on comes before one that has not started."""
         trials = tune_controller.get_trials()
-        if self._concurrent is not None:
-            if sum(trial.status == Trial.RUNNING for trial in trials) >= self._concurrent:
-                return None
+        running = sum(trial.status == Trial.RUNNING for trial in trials)
+        if self._concurrent is not None and running >= self._concurrent:
+            return None
         paused = (t for t in trials if t.status == Trial.PAUSED and _config_id(t) in self._released)
         pending = (t for t in trials if t.status == Trial.PENDING)
         return next(paused, None) or next(pending, None)
@@ -91,6 +91,8 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         """Records decisions on configurations that are paused, or about to be, and carries them out."""
         self._ledger.decide(decisions)
         for decision in decisions:
+            if self._ledger.states[decision.config_id] in ("completed", "failed"):
+                continue
             if decision.decision == "continue":
                 self._released.add(decision.config_id)
                 self._ledger.states[decision.config_id] = "waiting"
@@ -102,4 +104,4 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
 
 
 def _config_id(trial: Trial) -> str:
-    return str(trial.config["task"].assignment.config_id)
+    return str(trial.config["trial"]["config_id"])

@@ -19,9 +19,11 @@ class Expectation(NamedTuple):
 
 
 def geometric_levels(grace: int, reduction_factor: int, budget: int) -> tuple[int, ...]:
-    """The rungs `grace * reduction_factor**k` strictly below `budget`, all in the same unit.
+    """The rungs `grace * reduction_factor**k` below `budget`, all in the same unit.
 
-    None if the grace period is the whole budget.
+    A rung nearer to the budget than half a factor (in ratio: the square root of it) is left out, the budget stands for
+    it: whoever came so far costs little to finish, and 9,000 of 10,000 steps is no early stop. The first rung stays
+    where it was asked for; there is none if the grace period is the whole budget.
 
     Raises:
         ValueError: grace or budget below 1, or a reduction factor below 2.
@@ -29,10 +31,11 @@ def geometric_levels(grace: int, reduction_factor: int, budget: int) -> tuple[in
     at_least("grace", grace, 1)
     at_least("reduction_factor", reduction_factor, 2)
     at_least("budget", budget, 1)
-    levels = []
-    while grace < budget:
-        levels.append(grace)
-        grace *= reduction_factor
+    levels = [grace] if grace < budget else []
+    level = grace * reduction_factor
+    while level**2 * reduction_factor <= budget**2:
+        levels.append(level)
+        level *= reduction_factor
     return tuple(levels)
 
 

@@ -1,0 +1,148 @@
+"""What a plan costs, as far as it can be known before it runs: steps, time and disk, under stated assumptions."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rung.configuration import PlannedConfiguration
+from rung.plan import Plan
+from rung.study import Unit
+from rung.trainable import Trainable, Workload, find_trainable
+from rung.training.config import EvaluationConfig
+
+ASSUMED_RATE = 50e9
+"""Floating-point operations per second of one core: a two-layer GPT of width 128 reached 40 to 50 GFLOP/s with one
+thread of a Xeon with AVX-512."""
+
+ASSUMED_OVERHEAD = 2e-3
+"""Seconds of every optimizer step, and of every evaluation, that are no arithmetic; what small models consist of."""
+
+CHECKPOINT_BYTES = 12
+"""Per parameter: the weight and Adam's two moments, 4 bytes each."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate for a whole plan. "Expected" counts what the scheduler stops, "most" does not."""
+
+    most_steps: int | None
+    """Optimizer steps if nobody is stopped; empty if the budget is time."""
+    expected_steps: float | None
+    expected_flops: float | None
+    """Training and evaluation."""
+    core_hours: float | None
+    """Empty where runs use GPUs, of which nothing is assumed."""
+    wall_seconds: float | None
+    """With as many configurations side by side as this machine's cores allow."""
+    concurrent: int
+    """That many."""
+    rows: float
+    """Expected rows of the table `metrics`."""
+    row_bytes: float
+    """Their size."""
+    checkpoint_bytes: int
+    """All runs' checkpoints, while the study runs."""
+    kept_bytes: int
+    """Those that stay."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """One run of one configuration up to a level."""
+
+    steps: int
+    evaluations: int
+    flops: float
+    seconds: float
+    """On one core."""
+
+
+def estimate(plan: Plan) -> Cost:
+    """The cost of a plan; of an adaptive search, reckoned from configurations that it might choose."""
+    study = plan.study
+    kind = find_trainable(study.trainable)
+    seeds, examples = len(study.seeds), plan.examples
+    scale = seeds * plan.count / max(1, len(examples))
+    workloads = [kind.workload(example.config) for example in examples]
+    by_level = [
+        [
+            _run_cost(example, workload, plan.unit, level)
+            for example, workload in zip(examples, workloads, strict=True)
+        ]
+        for level in plan.rungs
+    ]
+    shares = [rung.configurations / max(1, plan.count) for rung in plan.climb]
+    seconds = scale * _climbed(by_level, shares, "seconds")
+    concurrent = _concurrent(plan)
+    longest = seeds * max((cost.seconds for cost in by_level[-1]), default=0.0)
+    rows = scale * _climbed(by_level, shares, "evaluations")
+    runs_bytes = [seeds * CHECKPOINT_BYTES * workload.parameters for workload in workloads]
+    kept = {"none": 0, "best": max(runs_bytes, default=0), "all": round(sum(runs_bytes) * scale / seeds)}
+    is_timed, on_gpu = plan.unit == "wall_clock", study.resources.gpus > 0
+    return Cost(
+        most_steps=None if is_timed else round(scale * sum(cost.steps for cost in by_level[-1])),
+        expected_steps=None if is_timed else scale * _climbed(by_level, shares, "steps"),
+        expected_flops=None if is_timed else scale * _climbed(by_level, shares, "flops"),
+        core_hours=None if on_gpu and not is_timed else seconds * study.resources.cpus / 3600,
+        wall_seconds=None if on_gpu and not is_timed else max(seconds / concurrent, longest),
+        concurrent=concurrent,
+        rows=rows,
+        row_bytes=rows * _bytes_per_row(kind, examples),
+        checkpoint_bytes=kept["all"],
+        kept_bytes=kept[study.checkpoints.keep],
+    )
+
+
+def evaluations(config: EvaluationConfig, steps: int) -> int:
+    """How often a run of so many steps is evaluated, the start and the end included."""
+    first = min(config.first, steps)
+    due = first + 1 + steps // config.every - first // config.every
+    return due if config.is_due(steps) else due + 1
+
+
+def steps_at(unit: Unit, level: int, workload: Workload) -> int:
+    """Optimizer steps up to a level of the budget; 0 where that is time.
+
+    Raises:
+        ValueError: epochs of an endless stream.
+    """
+    if unit == "epochs":
+        if workload.steps_per_epoch is None:
+            raise ValueError("an endless stream has no epochs")
+        return level * workload.steps_per_epoch
+    if unit == "tokens":
+        return math.ceil(level / workload.tokens_per_step)
+    return level if unit == "steps" else 0
+
+
+def _run_cost(example: PlannedConfiguration, workload: Workload, unit: Unit, level: int) -> RunCost:
+    if unit == "wall_clock":
+        # How many steps fit is not known; at the assumed speed:
+        step = ASSUMED_OVERHEAD + workload.flops_per_step / ASSUMED_RATE
+        return RunCost(0, evaluations(example.config.evaluation, int(level / step)), 0.0, float(level))
+    steps = steps_at(unit, level, workload)
+    count = evaluations(example.config.evaluation, steps)
+    flops = steps * workload.flops_per_step + count * workload.evaluation_flops
+    return RunCost(steps, count, flops, (steps + count) * ASSUMED_OVERHEAD + flops / ASSUMED_RATE)
+
+
+def _climbed(by_level: Sequence[Sequence[RunCost]], shares: Sequence[float], what: str) -> float:
+    """Sum over configurations of a cost, each part between two rungs weighted by the share that trains through it."""
+    totals = [float(sum(getattr(cost, what) for cost in costs)) for costs in by_level]
+    parts = [total - before for total, before in zip(totals, [0.0, *totals], strict=False)]
+    return math.fsum(part * share for part, share in zip(parts, shares, strict=True))
+
+
+def _concurrent(plan: Plan) -> int:
+    resources = plan.study.resources
+    fitting = (os.cpu_count() or 1) // resources.cpus
+    return max(1, min(fitting, plan.count, resources.concurrent or fitting))
+
+
+def _bytes_per_row(kind: type[Trainable[Any, Any]], examples: Sequence[PlannedConfiguration]) -> float:
+    """Eight bytes for each metric and for four reserved columns; the others compress to nearly nothing."""
+    return 8.0 * (4 + max((len(kind.metrics(example.config)) for example in examples[:1]), default=0))

@@ -1,0 +1,180 @@
+"""What a study would run, fixed before anything starts: configurations, rungs, counts.
+
+    plan = make_plan(load_study("demo.yaml"))
+    plan.product         # "3 x 4 x 8 samples = 96 configurations, x 8 seeds = 768 runs"
+
+Left out: what it costs (`cost.py`) and how it is shown (`plan_view.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from rung.configuration import Expansion, PlannedConfiguration, expansion_of, resolver_of
+from rung.errors import Problem, StudyError
+from rung.study import Study, Unit
+from rung.tuning.schedulers import Scheduler, expected_survivors, geometric_levels, make_scheduler
+
+if TYPE_CHECKING:
+    from rung.cost import Cost
+
+__all__ = ["Plan", "PlannedConfiguration", "RungPlan", "make_plan", "rung_levels"]
+
+
+@dataclass(frozen=True)
+class RungPlan:
+    """One level of the budget."""
+
+    level: int
+    """In units of the budget; the last is the whole budget."""
+    configurations: float
+    """How many are expected to train up to it, if none diverges or ends early."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study would run."""
+
+    study: Study
+    """The study."""
+    configurations: tuple[PlannedConfiguration, ...]
+    """In the order in which they start: shuffled, so that asynchronous halving does not meet a grid from worst to
+    best; `index` is the order of the file. Empty if a searcher chooses them."""
+    count: int
+    """How many configurations there will be."""
+    rungs: tuple[int, ...]
+    """Levels at which configurations are compared, ascending, and the whole budget as the last."""
+    product: str
+    """How the numbers of configurations and runs come about."""
+    examples: tuple[PlannedConfiguration, ...]
+    """The configurations, or some that the searcher might choose: what the cost is reckoned from."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the rungs count."""
+        return self.study.budget.unit
+
+    @property
+    def runs(self) -> int:
+        """Configurations times seeds."""
+        return self.count * len(self.study.seeds)
+
+    @cached_property
+    def climb(self) -> tuple[RungPlan, ...]:
+        """How many configurations are expected at every level."""
+        return tuple(RungPlan(level, self._expected_at(level)) for level in self.rungs)
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The complete base configuration, as plain data."""
+        resolver = resolver_of(self.study)
+        try:
+            values: dict[str, Any] = resolver.model.model_validate(resolver.base).model_dump(mode="json")
+        except ValidationError:  # it needs not be valid without the swept values
+            values = json.loads(json.dumps(resolver.base, default=str))
+        return values
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Steps, time and disk."""
+        from rung.cost import estimate
+
+        return estimate(self)
+
+    def scheduler(self) -> Scheduler:
+        """The rule that decides who goes on, with nothing decided yet."""
+        choice, metric = self.study.scheduler, self.study.metric
+        return make_scheduler(
+            choice.name,
+            levels=self.rungs[:-1],
+            mode=metric.mode,
+            configurations=[configuration.config_id for configuration in self.configurations],
+            reduction_factor=choice.reduction_factor,
+            quantity=f"{metric.across_seeds} {metric.name}",
+            unit=self.unit,
+            **({"minimum": choice.minimum} if choice.name == "asha" else {}),
+        )
+
+    def _expected_at(self, level: int) -> float:
+        """Expected configurations that train up to a level: in each bracket those that its last rung below let go on."""
+        rows = expected_survivors(self._forecast, self.count)
+        expected = 0.0
+        for bracket, _, members in self._forecast.brackets():
+            below = [row.go_on for row in rows if row.bracket == bracket and row.level < level]
+            expected += below[-1] if below else len(members) if self.configurations else self.count
+        return expected
+
+    @cached_property
+    def _forecast(self) -> Scheduler:
+        return self.scheduler()
+
+
+def make_plan(study: Study) -> Plan:
+    """Expands a study.
+
+    Raises:
+        StudyError: the trainable refuses some of its configurations; `load_study` finds that out with lines.
+    """
+    expansion = expansion_of(study)
+    if expansion.refused:
+        raise StudyError(
+            Problem(f"{refusal.label}: {finding.message}")
+            for refusal in expansion.refusals
+            for finding in refusal.findings
+        )
+    chosen_later = study.searcher.name != "plan"
+    configurations = () if chosen_later else _shuffled(expansion.configurations, study.draw_seed)
+    count = study.samples if chosen_later else len(configurations)
+    return Plan(
+        study=study,
+        configurations=configurations,
+        count=count,
+        rungs=rung_levels(study),
+        product=_product(study, expansion, count),
+        examples=expansion.configurations,
+    )
+
+
+def rung_levels(study: Study) -> tuple[int, ...]:
+    """The levels of a study's budget at which configurations are compared, and the budget itself."""
+    amount, choice = study.budget.amount, study.scheduler
+    if choice.name == "fifo":
+        return (amount,)
+    grace = choice.grace or max(1, amount // choice.reduction_factor**2)
+    return (*geometric_levels(grace, choice.reduction_factor, amount), amount)
+
+
+def _shuffled(
+    configurations: tuple[PlannedConfiguration, ...], draw_seed: int
+) -> tuple[PlannedConfiguration, ...]:
+    """In an order that has nothing to do with their values, and in which later ones do not move earlier ones."""
+
+    def place(configuration: PlannedConfiguration) -> bytes:
+        return hashlib.sha256(f"{draw_seed}\n{configuration.config_id}".encode()).digest()
+
+    return tuple(sorted(configurations, key=place))
+
+
+def _product(study: Study, expansion: Expansion, count: int) -> str:
+    seeds = len(study.seeds)
+    end = f"x {_counted(seeds, 'seed')} = {_counted(count * seeds, 'run')}"
+    if study.searcher.name != "plan":
+        return f"{_counted(count, 'configuration')} chosen by {study.searcher.name}, {end}"
+    dimensions = study.dimensions
+    factors = [f"{len(dimension.arguments)}" for dimension in dimensions if dimension.is_grid]
+    if not all(dimension.is_grid for dimension in dimensions):
+        factors.append(_counted(study.samples, "sample"))
+    start = f"{' x '.join(factors)} = " if len(factors) > 1 or expansion.points != count else ""
+    if expansion.points != count:
+        start += f"{_counted(expansion.points, 'combination')}, of which {count:,} differ: "
+    return f"{start}{_counted(count, 'configuration')}, {end}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

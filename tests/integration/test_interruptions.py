@@ -1,0 +1,188 @@
+"""Kills, Ctrl-C and second drivers: nothing is lost, nothing is done twice, numbers stay the same to the last bit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.conftest import Rung, wait_for
+from tests.integration.test_sweep import rows
+
+pytestmark = pytest.mark.ray
+
+SLOW = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "seconds_per_step": 0.02}
+METRICS = ("validation/loss", "validation/accuracy", "learning_rate", "gradient_norm", "batch/mse")
+
+
+def numbers(path: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """What every run reported, by run and step; fails if one stands twice."""
+    found: dict[tuple[str, int], tuple[Any, ...]] = {}
+    for row in rows(path, "metrics"):
+        key = (row["run_id"], row["step"])
+        assert key not in found, f"{key} stands twice"
+        found[key] = tuple(row[name] for name in METRICS)
+    return found
+
+
+def decisions(path: Path) -> set[tuple[Any, ...]]:
+    names = ("config_id", "level", "value", "threshold", "rank", "compared", "decision", "reason")
+    return {tuple(row[name] for name in names) for row in rows(path, "decisions")}
+
+
+def endings(path: Path) -> dict[str, tuple[Any, ...]]:
+    names = ("status", "ended_by", "step", "value", "best", "best_step")
+    return {row["run_id"]: tuple(row[name] for name in names) for row in rows(path, "runs")}
+
+
+def parts(path: Path) -> int:
+    return len(list((path / "tables" / "metrics").glob("*.parquet")))
+
+
+def trial_processes(driver: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        if "ConfigurationTrial" in " ".join(process.info["cmdline"] or ()) and driver in _session(process):
+            found.append(process)
+    return found
+
+
+def _session(process: psutil.Process) -> set[int]:
+    """Ray's processes are not children of the driver for ever, but they stay in the tree it started."""
+    try:
+        return {parent.pid for parent in process.parents()} | {os.getsid(process.pid)}
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return set()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(module_rung: Rung) -> Path:
+    module_rung("run", module_rung.study(base=SLOW))
+    return module_rung.results()
+
+
+def test_a_driver_killed_half_way_goes_on_to_the_same_end(
+    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    study = rung.study(base=SLOW)
+    for enough in (4, 10):
+        process = rung.start("run", study)
+        processes.append(process)
+        start = parts(rung.results())
+        wait_for(lambda: parts(rung.results()) >= start + enough, what="rows")  # noqa: B023
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not trial_processes(process.pid), what="the workers' end")  # noqa: B023
+    rung("run", study)
+    assert numbers(rung.results()) == numbers(uninterrupted)
+    assert decisions(rung.results()) == decisions(uninterrupted)
+    assert endings(rung.results()) == endings(uninterrupted)
+
+
+def test_a_killed_trial_process_is_restarted_where_it_was(
+    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    process = rung.start("run", rung.study(base=SLOW))
+    processes.append(process)
+    wait_for(lambda: parts(rung.results()) >= 6, what="rows")
+    victim = wait_for(lambda: trial_processes(process.pid), what="a trial's process")[0]
+    victim.kill()
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    assert numbers(rung.results()) == numbers(uninterrupted)
+    assert decisions(rung.results()) == decisions(uninterrupted)
+    assert "trial_restarted" in {row["kind"] for row in rows(rung.results(), "events")}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    study = rung.study(base=SLOW)
+    process = rung.start("run", study)
+    processes.append(process)
+    wait_for(lambda: parts(rung.results()) >= 4, what="rows")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert re.search(r"go on with: rung run \S*toy\.yaml", output)
+    rung("run", study)
+    assert numbers(rung.results()) == numbers(uninterrupted)
+    kinds = [row["kind"] for row in sorted(rows(rung.results(), "events"), key=lambda row: row["time"])]
+    assert kinds[0] == "launch"
+    assert {"interrupted", "resume", "finished"} <= set(kinds)
+
+
+def test_a_second_driver_is_refused_and_the_first_goes_on(
+    rung: Rung, processes: list[subprocess.Popen[str]]
+) -> None:
+    study = rung.study(base=SLOW)
+    first = rung.start("run", study)
+    processes.append(first)
+    wait_for(lambda: (rung.results() / "lock").exists() and parts(rung.results()), what="the first driver")
+    message = rung("run", study, code=2)
+    assert "is being run already" in message
+    assert f"process {first.pid}" in message
+    assert "running now" in rung("status", "toy")
+    assert first.communicate(timeout=180) is not None
+    assert first.returncode == 0
+
+
+def test_a_seed_that_raises_is_recorded_and_tried_again_once_it_is_mended(rung: Rung) -> None:
+    base = {"evaluation": {"every": 5}}
+    output = rung("run", rung.study(base={**base, "raise_for_seed": 1}, scheduler={"name": "fifo"}), code=1)
+    assert "6 runs failed" in output
+    assert "Traceback" not in output
+    runs = rows(rung.results(), "runs")
+    failed = [row for row in runs if row["status"] == "failed"]
+    assert {row["seed"] for row in failed} == {1}
+    assert all("ArithmeticError: the toy raises for seed 1" in row["error"] for row in failed)
+    assert all(row["value"] is None for row in failed)
+    assert sum(row["status"] == "completed" for row in runs) == 12
+    shown = rung("status", "toy")
+    assert "the toy raises for seed 1" in shown
+
+
+def test_a_seed_that_diverges_is_a_result(rung: Rung) -> None:
+    study = rung.study(base={"evaluation": {"every": 5}, "diverge_for_seed": 2}, scheduler={"name": "fifo"})
+    assert "diverged" in rung("run", study)
+    diverged = [row for row in rows(rung.results(), "runs") if row["status"] == "diverged"]
+    assert {(row["seed"], row["diverged_step"], row["ended_by"]) for row in diverged} == {
+        (2, 3, "divergence")
+    }
+    assert "nothing left to do" in rung("run", study)
+
+
+def test_another_study_of_the_same_name_is_refused(rung: Rung) -> None:
+    base = {"evaluation": {"every": 20}}
+    rung("run", rung.study(base=base, scheduler={"name": "fifo"}, seeds=1))
+    message = rung(
+        "run", rung.study(base={**base, "noise": 0.5}, scheduler={"name": "fifo"}, seeds=1), code=2
+    )
+    assert "another study" in message
+    assert "noise" in message
+    assert "storage" in message
+
+
+def test_storage_that_cannot_be_written_is_one_clear_error(rung: Rung) -> None:
+    (rung.directory / "results").write_text("a file where the folder should be")
+    message = rung("run", rung.study(), code=2)
+    assert "cannot write to" in message
+    assert "RUNG_STORAGE" in message
+    assert "Traceback" not in message
+
+
+def test_resources_that_are_not_there_are_refused_at_once(rung: Rung) -> None:
+    started = time.monotonic()
+    message = rung("run", rung.study(resources={"cpus": 4096}), code=2)
+    assert "4096 CPUs" in message
+    assert "RAY_ADDRESS" in message
+    assert time.monotonic() - started < 30
+    assert "GPU" in rung("run", rung.study(resources={"gpus": 1}), code=2)

@@ -1,0 +1,169 @@
+"""A whole sweep on a real local Ray, through the command line, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import rung as rung_package
+from tests.integration.conftest import ROOT, Rung
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def finished(module_rung: Rung) -> tuple[Rung, str]:
+    """The toy study, run to its end, with what the command printed."""
+    return module_rung, module_rung("run", module_rung.study())
+
+
+def rows(path: Path, table: str) -> list[dict[str, Any]]:
+    """The raw rows of a table, as anybody's DuckDB sees them, without rung."""
+    relation = duckdb.connect().sql(f"SELECT * FROM read_parquet('{path}/tables/{table}/*.parquet')")
+    columns = relation.columns
+    return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
+
+
+def test_every_run_is_accounted_for(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    runs = {row["run_id"]: row for row in rows(rung.results(), "runs")}
+    assert len(runs) == 6 * 3
+    by_status: dict[str, set[int]] = {}
+    for row in runs.values():
+        by_status.setdefault(row["status"], set()).add(row["step"])
+    # Halving by 2 at 10 and 20 of 40 steps: of 6 configurations 3 go on, then 2, and those end with the budget.
+    assert sorted(row["step"] for row in runs.values()) == [10] * 9 + [20] * 3 + [40] * 6
+    assert by_status == {"stopped": {10, 20}, "completed": {40}}
+
+
+def test_all_seeds_of_a_configuration_stop_together(finished: tuple[Rung, str]) -> None:
+    steps: dict[str, set[int]] = {}
+    for row in rows(finished[0].results(), "runs"):
+        steps.setdefault(row["config_id"], set()).add(row["step"])
+    assert all(len(reached) == 1 for reached in steps.values())
+
+
+def test_every_report_is_a_row_and_none_stands_twice(finished: tuple[Rung, str]) -> None:
+    metrics = rows(finished[0].results(), "metrics")
+    keys = [(row["run_id"], row["step"]) for row in metrics]
+    assert len(keys) == len(set(keys))
+    steps = {step for run, step in keys if run == keys[0][0]}
+    assert {0, 1, 2, 5, 10} <= steps
+    assert all(row["validation/loss"] > 0 for row in metrics)
+
+
+def test_decisions_say_who_was_stopped_and_why(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    decisions = rows(rung.results(), "decisions")
+    assert [(d["level"], d["decision"]) for d in sorted(decisions, key=lambda d: d["order"])].count(
+        (10, "stop")
+    ) == 3
+    stopped = {d["config_id"] for d in decisions if d["decision"] == "stop"}
+    assert stopped == {r["config_id"] for r in rows(rung.results(), "runs") if r["status"] == "stopped"}
+    shown = rung("status", "toy", "--decisions")
+    for decision in decisions:
+        assert decision["config_id"] in shown
+    assert "ranks" in shown
+
+
+def test_the_decided_value_is_the_mean_over_the_seeds(finished: tuple[Rung, str]) -> None:
+    path = finished[0].results()
+    metrics = {(row["run_id"], row["step"]): row["validation/loss"] for row in rows(path, "metrics")}
+    for decision in rows(path, "decisions"):
+        values = [metrics[f"{decision['config_id']}-s{seed}", decision["level"]] for seed in range(3)]
+        assert decision["value"] == pytest.approx(sum(values) / 3, rel=1e-12)
+        assert decision["seeds"] == 3
+
+
+def test_the_command_ends_with_a_table_and_a_report(finished: tuple[Rung, str]) -> None:
+    rung, printed = finished
+    assert "6 configurations" in printed
+    assert "3/3" in printed
+    assert (rung.results() / "report" / "report.html").exists()
+    assert "Traceback" not in printed
+
+
+def test_results_query_and_notebook_agree(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    listed = json.loads(rung("results", "toy", "--format", "json"))
+    best = listed[0]
+    sql = f"SELECT avg(value) AS mean FROM runs WHERE config_id = '{best['config_id']}' AND status = 'completed'"
+    assert json.loads(rung("query", sql, "--format", "json"))[0]["mean"] == pytest.approx(
+        best["mean"], rel=1e-12
+    )
+    study = rung_package.load(rung.results())
+    assert len(study.metrics.df()) == len(rows(rung.results(), "metrics"))
+    assert study.runs.to_arrow_table().num_rows == 18
+
+
+def test_running_again_does_nothing_twice(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    before = {
+        table: rows(rung.results(), table) for table in ("metrics", "runs", "decisions", "configurations")
+    }
+    assert "nothing left to do" in rung("run", rung.study())
+    assert {table: rows(rung.results(), table) for table in before} == before
+
+
+def test_only_the_best_configuration_keeps_its_checkpoints(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    best = json.loads(rung("results", "toy", "--format", "json"))[0]["config_id"]
+    kept = {path.name for path in (rung.results() / "checkpoints").iterdir()}
+    assert kept == {f"{best}-s{seed}" for seed in range(3)}
+
+
+def test_training_in_this_process_gives_the_same_numbers(finished: tuple[Rung, str]) -> None:
+    rung, _ = finished
+    best = json.loads(rung("results", "toy", "--format", "json"))[0]["config_id"]
+    rung("train", rung.study(), "--configuration", best)
+    columns = ("run_id", "step", "validation/loss", "validation/accuracy", "learning_rate", "gradient_norm")
+    there, here = (
+        {tuple(row[name] for name in columns) for row in rows(path, "metrics") if row["config_id"] == best}
+        for path in (rung.results(), rung.results("toy.solo"))
+    )
+    # The sweep has evaluations at its rungs as well; all others are equal to the last bit.
+    assert here <= there
+    assert len(here) == 3 * (3 + 8)
+
+
+@pytest.mark.parametrize("scheduler", ["fifo", "asha", "median_stopping", "hyperband"])
+def test_every_scheduler_runs_a_study_to_its_end(rung: Rung, scheduler: str) -> None:
+    rung("run", rung.study(scheduler={"name": scheduler, "grace": 10, "reduction_factor": 2}))
+    runs = rows(rung.results(), "runs")
+    assert len(runs) == 18
+    statuses = {row["status"] for row in runs}
+    assert statuses <= {"completed", "stopped"}
+    assert "completed" in statuses
+    if scheduler == "fifo":
+        assert statuses == {"completed"}
+
+
+def test_ray_workers_in_the_repository_find_python_s_own_platform(rung: Rung) -> None:
+    code = f"""
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
+         runtime_env={{"working_dir": {str(ROOT / "platform")!r}, "env_vars": {{"PYTHONPATH": {str(ROOT)!r}}}}})
+@ray.remote
+def look():
+    import platform, uuid, torch
+    return platform.python_version(), platform.__file__
+version, file = ray.get(look.remote())
+assert "site-packages" not in file and "rung" not in file, file
+print("FOUND", version)
+"""
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=rung.environment,
+    )
+    assert "FOUND" in done.stdout, done.stderr
