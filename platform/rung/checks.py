@@ -92,9 +92,7 @@ class _Checks:
             self.problems.append(self.document.problem(str(error), ("trainable",)))
             return None
 
-    def _data(
-        self, dimensions: Sequence[Dimension], kind: type[Trainable[Any, Any]] | None
-    ) -> dict[str, Any]:
+    def _data(self, dimensions: Sequence[Dimension], kind: type[Trainable[Any, Any]] | None) -> dict[str, Any]:
         """What the study's model is to read: empty parts are left out, modes are taken from the metrics."""
         data = {key: value for key, value in self.document.data.items() if value is not None}
         data["space"] = {dimension.path: dimension.specification for dimension in dimensions}
@@ -120,13 +118,11 @@ class _Checks:
     def _rules(self) -> Iterator[Problem]:
         say, study = self.document.problem, self.study
         scheduler, budget = study.scheduler, study.budget
-        if not self.broken & {"scheduler", "budget"} and scheduler.name != "fifo":
-            if scheduler.grace is not None and scheduler.grace >= budget.amount:
-                message = f"the first rung ({scheduler.grace}) is not below the budget ({budget.amount} {budget.unit})"
-                hint = (
-                    f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
-                )
-                yield say(message, ("scheduler", "grace"), hint)
+        grace = None if scheduler.name == "fifo" or self.broken & {"scheduler", "budget"} else scheduler.grace
+        if grace is not None and grace >= budget.amount:
+            message = f"the first rung ({grace}) is not below the budget ({budget.amount} {budget.unit})"
+            hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
+            yield say(message, ("scheduler", "grace"), hint)
         if "resources" not in self.broken:
             yield from self._rules_about_resources()
         if not self.broken & {"space", "searcher", "samples", "scheduler"}:
@@ -136,13 +132,9 @@ class _Checks:
         say, resources = self.document.problem, self.study.resources
         if resources.workers > 1:
             message = f"several workers for one run are not built yet, got {resources.workers}"
-            yield say(
-                message, ("resources", "workers"), "leave it out; several configurations run side by side"
-            )
+            yield say(message, ("resources", "workers"), "leave it out; several configurations run side by side")
         if 0 < resources.gpus < 1 and resources.workers > 1:
-            message = (
-                f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
-            )
+            message = f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
             yield say(message, ("resources", "gpus"), f"gpus: {resources.workers}")
         if resources.gpus > 1 and not resources.gpus.is_integer():
             yield say(f"above 1 only whole GPUs can be given, got {resources.gpus:g}", ("resources", "gpus"))
@@ -154,9 +146,7 @@ class _Checks:
             yield from self._rules_about_optuna(drawn)
         elif study.samples > 1 and not drawn:
             message = f"{study.samples} samples, but nothing is drawn: every dimension is a grid"
-            yield say(
-                message, ("samples",), "leave samples out, or draw a dimension (loguniform, choice, ...)"
-            )
+            yield say(message, ("samples",), "leave samples out, or draw a dimension (loguniform, choice, ...)")
         elif combinations(study.dimensions, study.samples) > MOST_CONFIGURATIONS:
             count = combinations(study.dimensions, study.samples)
             message = f"{count:,} combinations, more than {MOST_CONFIGURATIONS:,}"
@@ -172,9 +162,7 @@ class _Checks:
             elif WORDS[dimension.word].kind == "normal":
                 yield say(f"optuna cannot choose from {dimension.word}", path, "uniform or loguniform")
         if not study.dimensions:
-            yield say(
-                "optuna has nothing to choose", ("searcher",), "give a space, or leave the searcher out"
-            )
+            yield say("optuna has nothing to choose", ("searcher",), "give a space, or leave the searcher out")
         if study.scheduler.name in ("synchronous_halving", "hyperband"):
             message = f"{study.scheduler.name} must know all configurations before it starts; optuna chooses as it goes"
             yield say(message, ("scheduler", "name"), "asha, median_stopping or fifo")

@@ -87,10 +87,22 @@ def config_id(trainable: str, values: Mapping[str, Any]) -> str:
     `values` is the whole configuration as `model_dump(mode="json")` gives it, so an id does not depend on the order
     of keys, on how a number is written (1, 1.0, 1e0 in a float field), or on which defaults are spelled out.
     """
-    text = json.dumps([trainable, values], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    # -0.0 equals 0.0 and must not be another configuration; JSON writes no other "-0.0" outside of texts.
-    digest = hashlib.sha256(text.replace(":-0.0,", ":0.0,").replace(":-0.0}", ":0.0}").encode()).hexdigest()
-    return f"c{digest[:12]}"
+    text = _canonical([trainable, values])
+    if "-0.0" in text:  # equals 0.0 and must not be another configuration
+        text = _canonical([trainable, _without_signed_zeros(values)])
+    return f"c{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _canonical(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _without_signed_zeros(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _without_signed_zeros(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_without_signed_zeros(value) for value in values]
+    return 0.0 if isinstance(values, float) and values == 0 else values
 
 
 class Resolver:

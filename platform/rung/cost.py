@@ -69,10 +69,7 @@ def estimate(plan: Plan) -> Cost:
     scale = seeds * plan.count / max(1, len(examples))
     workloads = [kind.workload(example.config) for example in examples]
     by_level = [
-        [
-            _run_cost(example, workload, plan.unit, level)
-            for example, workload in zip(examples, workloads, strict=True)
-        ]
+        [_run_cost(example, workload, plan.unit, level) for example, workload in zip(examples, workloads, strict=True)]
         for level in plan.rungs
     ]
     shares = [rung.configurations / max(1, plan.count) for rung in plan.climb]

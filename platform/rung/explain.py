@@ -63,19 +63,13 @@ def _finding(detail: ErrorDetails, model: type[BaseModel], data: Any) -> Finding
         return Finding(path, "is missing", _describe_field(holders, str(path[-1])))
     if kind in ("value_error", "assertion_error"):
         several = not path or bool(models_at(model, path)) or not isinstance(path[-1], str)
-        return Finding(
-            path, str(context["error"]), is_combination=several and isinstance(given, dict | BaseModel)
-        )
+        return Finding(path, str(context["error"]), is_combination=several and isinstance(given, dict | BaseModel))
     if kind == "literal_error":
         choices = _choices(model, path)
-        return Finding(
-            path, f"expected {one_of(choices)}, got {show(given)}", nearest(str(given), choices, rest=False)
-        )
+        return Finding(path, f"expected {one_of(choices)}, got {show(given)}", nearest(str(given), choices, rest=False))
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         inner = (*path, str(context["discriminator"]).strip("'"))
-        return Finding(
-            inner, f"expected one of {context.get('expected_tags', 'its kinds').replace(chr(39), '')}"
-        )
+        return Finding(inner, f"expected one of {context.get('expected_tags', 'its kinds').replace(chr(39), '')}")
     if kind in ("model_type", "model_attributes_type", "dataclass_type", "dict_type"):
         names = field_names(models_at(model, path))
         keys = f" with {', '.join(names)}" if names else ""
@@ -143,9 +137,7 @@ def nearest(word: str, names: Iterable[str], *, rest: bool = True) -> str:
     if near:
         return f"did you mean {by_case[near[0]]!r}?"
     # `loss` for `validation/loss`, `lr` for `learning_rate`
-    meant = [
-        name for name in known if name.endswith((f".{word}", f"/{word}")) or _initials(name) == word.lower()
-    ]
+    meant = [name for name in known if name.endswith((f".{word}", f"/{word}")) or _initials(name) == word.lower()]
     if meant:
         return f"did you mean {meant[0]!r}?"
     shown = known if len(known) <= 24 else [*known[:24], "..."]
@@ -217,17 +209,13 @@ def _step(annotation: Any, key: str | int) -> list[Any]:
     return []
 
 
-def _place(
-    loc: Sequence[str | int], model: type[BaseModel], data: Any
-) -> tuple[KeyPath, list[type[BaseModel]]]:
+def _place(loc: Sequence[str | int], model: type[BaseModel], data: Any) -> tuple[KeyPath, list[type[BaseModel]]]:
     """An error's place without the names of union members, and the models that hold its last key."""
     path: KeyPath = ()
     holders: list[type[BaseModel]] = []
     for key in loc:
         here = models_at(model, path)
-        in_data = (
-            key in data if isinstance(data, dict) else isinstance(data, list | tuple) and isinstance(key, int)
-        )
+        in_data = key in data if isinstance(data, dict) else isinstance(data, list | tuple) and isinstance(key, int)
         if in_data or str(key) in field_names(here):
             holders = here
             path = (*path, key)

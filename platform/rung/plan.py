@@ -102,7 +102,7 @@ class Plan:
         )
 
     def _expected_at(self, level: int) -> float:
-        """Expected configurations that train up to a level: in each bracket those that its last rung below let go on."""
+        """Expected configurations that train up to a level: in each bracket those that the rung below lets go on."""
         rows = expected_survivors(self._forecast, self.count)
         expected = 0.0
         for bracket, _, members in self._forecast.brackets():
@@ -150,9 +150,7 @@ def rung_levels(study: Study) -> tuple[int, ...]:
     return (*geometric_levels(grace, choice.reduction_factor, amount), amount)
 
 
-def _shuffled(
-    configurations: tuple[PlannedConfiguration, ...], draw_seed: int
-) -> tuple[PlannedConfiguration, ...]:
+def _shuffled(configurations: tuple[PlannedConfiguration, ...], draw_seed: int) -> tuple[PlannedConfiguration, ...]:
     """In an order that has nothing to do with their values, and in which later ones do not move earlier ones."""
 
     def place(configuration: PlannedConfiguration) -> bytes:

@@ -27,9 +27,7 @@ def render(plan: Plan, *, list_configurations: bool = False) -> RenderableType:
 
 def _judged(plan: Plan) -> str:
     metric = plan.study.metric
-    select = (
-        f"mean of the last {metric.window} evaluations" if metric.select == "mean_of_last" else metric.select
-    )
+    select = f"mean of the last {metric.window} evaluations" if metric.select == "mean_of_last" else metric.select
     return f"{metric.name} ({metric.mode}, {select}, {metric.across_seeds} over seeds)"
 
 
@@ -42,9 +40,7 @@ def _dimensions(plan: Plan) -> Table:
 
 def _rungs(plan: Plan) -> Table:
     unit = _UNITS.get(plan.unit, plan.unit)
-    table = _table(
-        f"rung ({unit})", "configurations expected", "runs", title=f"scheduler {plan.study.scheduler.name}"
-    )
+    table = _table(f"rung ({unit})", "configurations expected", "runs", title=f"scheduler {plan.study.scheduler.name}")
     for rung in plan.climb:
         runs = rung.configurations * len(plan.study.seeds)
         table.add_row(f"{rung.level:,}", _rough(rung.configurations), _rough(runs))
@@ -72,9 +68,7 @@ def _cost_lines(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
         lines.append(("time", f"{duration(cost.wall_seconds)} on this machine, {side}"))
         lines.append(("", f"{cost.core_hours:,.2f} core-hours"))
         if plan.unit != "wall_clock":
-            assumed = (
-                f"{ASSUMED_RATE / 1e9:g} GFLOP/s a core and {ASSUMED_OVERHEAD * 1e3:g} ms beside it a step"
-            )
+            assumed = f"{ASSUMED_RATE / 1e9:g} GFLOP/s a core and {ASSUMED_OVERHEAD * 1e3:g} ms beside it a step"
             lines.append(("", f"assuming {assumed}; expect a factor of 2 either way"))
     lines.append(("rows", f"{cost.rows:,.0f} in `metrics`, {quantity(cost.row_bytes)}B"))
     kept = f"{quantity(cost.kept_bytes)}B of them kept ({plan.study.checkpoints.keep})"
@@ -98,9 +92,7 @@ def _configurations(plan: Plan) -> RenderableType:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(
-        title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, header_style="dim", overflow="fold")
     return table

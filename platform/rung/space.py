@@ -243,9 +243,7 @@ def expand(
             yield Point(active(ordered, chosen | draw, base_value), sample)
 
 
-def active(
-    ordered: Sequence[Dimension], values: Mapping[str, Any], base_value: Callable[[str], Any]
-) -> dict[str, Any]:
+def active(ordered: Sequence[Dimension], values: Mapping[str, Any], base_value: Callable[[str], Any]) -> dict[str, Any]:
     """The values of those dimensions whose conditions hold; a condition on an inactive one sees the base value.
 
     `ordered` is as `in_order` gave it.

@@ -19,9 +19,7 @@ def read_space(raw: Any) -> tuple[tuple[Dimension, ...], list[Finding]]:
     if raw is None:
         return (), []
     if not isinstance(raw, Mapping):
-        return (), [
-            Finding((), f"expected paths with dimensions, got {show(raw)}", "model.kind: [gpt, lstm]")
-        ]
+        return (), [Finding((), f"expected paths with dimensions, got {show(raw)}", "model.kind: [gpt, lstm]")]
     dimensions: list[Dimension] = []
     problems: list[Finding] = []
     _read(raw, (), dimensions, problems)
@@ -36,9 +34,7 @@ def _read(raw: Any, path: KeyPath, dimensions: list[Dimension], problems: list[F
         raw = {"grid": raw}
     if not isinstance(raw, Mapping) or (not raw and path):
         hint = f"for one fixed value write base.{dotted(path)}, for several a list"
-        problems.append(
-            Finding(path, f"expected a list, or a word such as grid or loguniform, got {show(raw)}", hint)
-        )
+        problems.append(Finding(path, f"expected a list, or a word such as grid or loguniform, got {show(raw)}", hint))
     elif path and ("when" in raw or any(key in WORDS for key in raw)):
         found = _dimension(raw, path, problems)
         if found is not None:
@@ -52,9 +48,7 @@ def _dimension(raw: Mapping[str, Any], path: KeyPath, problems: list[Finding]) -
     words = [key for key in raw if key in WORDS]
     for key in raw:
         if key not in WORDS and key != "when":
-            problems.append(
-                Finding((*path, key), "unknown key in a dimension", nearest(key, [*WORDS, "when"]))
-            )
+            problems.append(Finding((*path, key), "unknown key in a dimension", nearest(key, [*WORDS, "when"])))
     if len(words) != 1:
         message = f"takes one word, got {' and '.join(words) or 'none'}"
         problems.append(Finding(path, message, "" if words else nearest("", WORDS)))

@@ -266,6 +266,8 @@ def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> S
 def study_json(study: Study, plan: Plan) -> dict[str, Any]:
     """The resolved study, as it is kept in study.json beside the results."""
     data = study.model_dump(mode="json", exclude={"base", "budget"})
+    if study.scheduler.name != "fifo":
+        data["scheduler"]["grace"] = plan.rungs[0]
     unit = "seconds" if study.budget.unit == "wall_clock" else study.budget.unit
     target = study.budget.target
     return {

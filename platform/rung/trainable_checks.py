@@ -148,9 +148,7 @@ class _TrainableChecks:
                     continue
                 swept = self.dimensions.get(path)
                 if swept is not None and WORDS[swept.word].kind != "values":
-                    yield self.document.problem(
-                        f"{path} is drawn from a range, so no value of it can be met", place
-                    )
+                    yield self.document.problem(f"{path} is drawn from a range, so no value of it can be met", place)
                     continue
                 possible = [base_value(path), *(swept.arguments if swept else ())]
                 for value in wanted:
@@ -214,9 +212,7 @@ class _TrainableChecks:
             inside = not path or key.startswith(f"{dotted(path)}.")
             if inside and any(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", message) for name in names):
                 return (top, *key.split("."))
-        inside_path = [
-            (top, *key.split(".")) for top, key in written if path and key.startswith(f"{dotted(path)}.")
-        ]
+        inside_path = [(top, *key.split(".")) for top, key in written if path and key.startswith(f"{dotted(path)}.")]
         return inside_path[0] if inside_path else ("space",) if self.dimensions else ("base", *path)
 
     # Metrics and units.
@@ -270,16 +266,15 @@ class _TrainableChecks:
             schedule = configuration.config.schedule
             if schedule.kind == "cosine" and schedule.length is None and unit in ("tokens", "wall_clock"):
                 lengthless.append(configuration.label)
-            if unit == "epochs" or (schedule.unit == "epoch" and schedule.kind != "none"):
-                if self.kind.workload(configuration.config).steps_per_epoch is None:
-                    path = ("budget", "epochs") if unit == "epochs" else self._written("schedule.unit")
-                    endless.setdefault(path, []).append(configuration.label)
+            by_epoch = schedule.unit == "epoch" and (schedule.kind != "none" or schedule.warmup > 0)
+            counts_epochs = unit == "epochs" or by_epoch
+            if counts_epochs and self.kind.workload(configuration.config).steps_per_epoch is None:
+                path = ("budget", "epochs") if unit == "epochs" else self._written("schedule.unit")
+                endless.setdefault(path, []).append(configuration.label)
         if lengthless and "budget" not in self.broken:
             message = f"a budget in {unit} does not say how many steps a cosine schedule has to fall"
             where = _where(lengthless, len(configurations))
-            yield self.document.problem(
-                message + where, self._written("schedule.kind"), "give schedule.length"
-            )
+            yield self.document.problem(message + where, self._written("schedule.kind"), "give schedule.length")
         for path, labels in endless.items():
             where = _where(labels, len(configurations))
             yield self.document.problem(

@@ -75,9 +75,7 @@ def read_yaml(path: Path, overrides: Iterable[str] = ()) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (
-            "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        )
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise StudyError([Problem(reason, hint=_neighbours(path))], str(path)) from error
     return parse_yaml(text, str(path), overrides)
 
@@ -96,9 +94,7 @@ def parse_yaml(text: str, name: str = "", overrides: Iterable[str] = ()) -> Docu
     if isinstance(node, yaml.MappingNode):
         document.data = _Builder(document).mapping(node, (), {})
     elif node is not None:
-        document.problems.append(
-            Problem("expected keys with values (`study: ...`)", line=node.start_mark.line + 1)
-        )
+        document.problems.append(Problem("expected keys with values (`study: ...`)", line=node.start_mark.line + 1))
     for assignment in overrides:
         _override(document, assignment)
     return document
@@ -251,21 +247,18 @@ class _Builder:
                 return self.conflict(path, key_node)
             into = child
         path = (*path, last)
-        present = into.get(last)
-        if last in into and not (isinstance(present, dict) and isinstance(value_node, yaml.MappingNode)):
-            return self.conflict(path, key_node)
         self.note(path, line)
-        if last in into:  # `model.kind` and `model:` side by side: one mapping
-            self.mapping(value_node, path, into[last])
-        else:
+        if last not in into:
             into[last] = self.value(value_node, path)
+        elif isinstance(into[last], dict) and isinstance(value_node, yaml.MappingNode):
+            self.mapping(value_node, path, into[last])  # `model.kind` and `model:` side by side: one mapping
+        else:
+            self.conflict(path, key_node)
         return None
 
     def conflict(self, path: KeyPath, node: yaml.Node) -> None:
         first = self.document.lines.get(path)
-        self.complain(
-            f"already has a value, from line {first}", path, node, "a dot in a key is nesting; keep one"
-        )
+        self.complain(f"already has a value, from line {first}", path, node, "a dot in a key is nesting; keep one")
 
     def sequence(self, node: yaml.SequenceNode, path: KeyPath) -> list[Any]:
         items = []
@@ -283,9 +276,7 @@ class _Builder:
         try:
             return _VALUES[node.tag](text)
         except (KeyError, ValueError):
-            self.complain(
-                f"the tag {node.tag} cannot be used here", path, node, "write the value without a tag"
-            )
+            self.complain(f"the tag {node.tag} cannot be used here", path, node, "write the value without a tag")
             return text
 
 

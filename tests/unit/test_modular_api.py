@@ -144,7 +144,7 @@ def test_every_argument_reaches_the_configuration() -> None:
 def test_an_unknown_attribute_is_refused_with_the_nearest_name() -> None:
     settings = Arguments()
     with pytest.raises(AttributeError, match="'train_batchsize': did you mean 'train_batch_size'"):
-        settings.train_batchsize = 3  # type: ignore[attr-defined]
+        settings.train_batchsize = 3
     settings.lr = 0.1
     assert Arguments().lr == 1e-3  # instances do not leak into each other
     settings.operation_orders.append(3)  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rung.errors import RungError, StorageError
 from rung.results.parts import parts
-from rung.results.query import connect, load, studies
+from rung.results.query import connect, load, query_studies, study_names
 from rung.results.schema import TABLES
 from rung.results.store import TableWriter, compact
 from rung.results.views import UnreadablePartWarning
@@ -76,7 +76,7 @@ def test_a_missing_study_names_where_it_looked_and_what_is_there(
     (tmp_path / "results" / "not-a-study").mkdir()
     with pytest.raises(StorageError, match=r"'demo'.*results/demo.*Studies in results: alpha, beta$"):
         load("demo")
-    assert studies(tmp_path / "results") == ["alpha", "beta"]
+    assert study_names(tmp_path / "results") == ["alpha", "beta"]
 
 
 @pytest.mark.parametrize(
@@ -389,6 +389,17 @@ def test_studies_are_connected_by_name(tmp_path: Path) -> None:
         connect("stories", "nothing", storage=tmp_path)
 
 
+def test_a_query_is_over_all_studies_unless_some_are_named(tmp_path: Path) -> None:
+    query = "SELECT DISTINCT study FROM metrics ORDER BY ALL"
+    with pytest.raises(StorageError, match="no study in"):
+        query_studies(query, storage=tmp_path)
+    two_studies(tmp_path)
+    assert query_studies(query, storage=tmp_path).fetchall() == [("arithmetic",), ("stories",)]
+    assert query_studies(query, "stories", storage=tmp_path).fetchall() == [("stories",)]
+    with pytest.raises(RungError, match="Candidate bindings"):
+        query_studies("SELECT valeu FROM runs", storage=tmp_path)
+
+
 def test_types_that_differ_between_parts_of_one_study_are_made_equal(tmp_path: Path) -> None:
     values: list[object] = [None, 1, 0.5, None]
     for index, value in enumerate(values):
@@ -427,6 +438,15 @@ def test_names_of_metrics_are_taken_literally(tmp_path: Path) -> None:
     relation = load(tmp_path).metrics
     row = dict(zip(relation.columns, relation.order("step").fetchall()[0], strict=True))
     assert [row[name] for name in names] == list(range(len(names)))
+
+
+def test_columns_that_differ_only_in_case_are_one_column(tmp_path: Path) -> None:
+    """DuckDB does not tell them apart: two columns would be read as the first one twice."""
+    one, other = write_study(tmp_path, "one"), write_study(tmp_path, "other")
+    write_metrics(one, metric_row(1, loss=1.0))
+    write_metrics(other, metric_row(1, Loss=2.0))
+    assert connect(one, other).sql("SELECT loss FROM metrics ORDER BY ALL").fetchall() == [(1.0,), (2.0,)]
+    assert len(connect(one, other).view("metrics").columns) == len(load(one).metrics.columns)
 
 
 def test_reading_needs_no_heavy_library(tmp_path: Path) -> None:

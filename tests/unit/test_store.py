@@ -220,9 +220,20 @@ def test_a_wrong_row_is_refused_when_it_is_given(
     assert load(tmp_path).query(f"SELECT count(*) FROM {table}").fetchall() == [(1,)]
 
 
-@pytest.mark.parametrize(("table", "writer"), [("metric", "c1"), ("metrics", "c1.x"), ("metrics", "../c1")])
+def test_columns_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    with TableWriter(tmp_path, "metrics", "c1") as writer:
+        writer.add(metric_row(1, loss=1.0))
+        for name in ("Loss", "STEP"):
+            with pytest.raises(ValueError, match="differ only in case"):
+                writer.add(metric_row(2, **{name: 2.0}))
+    assert steps_seen(tmp_path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("table", "writer"), [("metric", "c1"), ("metrics", "c1.x"), ("metrics", "../c1"), ("metrics", "compacted")]
+)
 def test_a_wrong_table_or_writer_is_refused(tmp_path: Path, table: str, writer: str) -> None:
-    with pytest.raises(ValueError, match="no table|must be of letters"):
+    with pytest.raises(ValueError, match=r"no table|must be of letters|is the name of"):
         TableWriter(tmp_path, table, writer)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,4 @@
-"""A small post-norm GPT: each block is x = LN(x + attention(x)); x = LN(x + dropout(MLP(x))), with no final
-norm.
+"""A small post-norm GPT: each block is x = LN(x + attention(x)); x = LN(x + dropout(MLP(x))), with no final norm.
 
 Token embedding plus fixed sinusoidal positions without scaling, attention projections with bias, an MLP of 4
 x width with exact GELU and no bias, dropout after the MLP only. `forward` computes what a loss on the last
@@ -42,8 +41,7 @@ class _Past(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention, softmax(Q K^T / sqrt(E)) V, with one fused projection to Q, K and
-    V."""
+    """Causal multi-head self-attention, softmax(Q K^T / sqrt(E)) V, with one fused projection to Q, K and V."""
 
     def __init__(self, width: int, heads: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -171,8 +169,7 @@ class GPT(nn.Module):
         return logits_BQV
 
     def inspect(self, tokens_BS: torch.Tensor) -> Inspection:
-        """Logits of all positions with the hidden states and attention weights of every layer, in evaluation
-        mode."""
+        """Logits of all positions with the hidden states and attention weights of every layer, in evaluation mode."""
         training = self.training
         self.eval()
         hidden, attention = [], []
@@ -208,8 +205,7 @@ class GPT(nn.Module):
 
 
 def attend(q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor) -> torch.Tensor:
-    """The values mixed by causal attention, (B, H, Q, E); the queries belong to the last Q of the K
-    positions."""
+    """The values mixed by causal attention, (B, H, Q, E); the queries belong to the last Q of the K positions."""
     queries, keys = q_BHQE.shape[2], k_BHKE.shape[2]
     if queries == keys:
         return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, is_causal=True)

@@ -121,9 +121,7 @@ class LSTM(nn.Module):
         state = h_LPD[:, prefix.index], c_LPD[:, prefix.index]
         return self.run(tokens_BS[:, prefix.length :], state, start - prefix.length)[0]
 
-    def run(
-        self, tokens_BS: torch.Tensor, state: State | None = None, start: int = 0
-    ) -> tuple[torch.Tensor, State]:
+    def run(self, tokens_BS: torch.Tensor, state: State | None = None, start: int = 0) -> tuple[torch.Tensor, State]:
         """Logits (B, S - start, V) and the state after the last token, from `state` (zeros when None)."""
         y_BSD, last = self._recur(tokens_BS, self._zeros(tokens_BS) if state is None else state)
         return self.classifier(y_BSD[:, start:]), last

@@ -86,8 +86,7 @@ class Arguments:
     save_model_step: int = 1000
     """Steps between model snapshots; there is also one at step 1 and one at the end."""
     save_statistic_step: int = 1000
-    """Steps between two writings of the metrics; they are also written with every checkpoint and at the
-    end."""
+    """Steps between two writings of the metrics; they are also written with every checkpoint and at the end."""
 
     device: str = "auto"
     """A torch device; `auto` is the first GPU, or else the CPU."""

@@ -1,5 +1,4 @@
-"""The configuration of a modular-arithmetic run, with everything that can be wrong about one. Imports no
-torch."""
+"""The configuration of a modular-arithmetic run, with everything that can be wrong about one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -63,8 +62,7 @@ class ModularArithmeticConfig(TrainableConfig):
     """Seed of the split and of the order of batches. Empty: the run's own seed, so that the seeds of a
     configuration differ in their split too; an integer fixes the split for all runs."""
     batch_size: int = Field(default=512, gt=0)
-    """Items in a training batch. From the number of training items on, every batch is the whole training
-    set."""
+    """Items in a training batch. From the number of training items on, every batch is the whole training set."""
     evaluation_batch_size: int = Field(default=4096, gt=0)
     """Items that are evaluated at once; changes speed and memory only."""
     model: ModelConfig = ModelConfig()
@@ -149,8 +147,7 @@ class ModularArithmeticConfig(TrainableConfig):
 
     @property
     def length(self) -> int:
-        """Positions S that the model reads of the longest item: BOS, operands, operators, `=` and the
-        result."""
+        """Positions S that the model reads of the longest item: BOS, operands, operators, `=` and the result."""
         return 2 * max(self.orders) + 2
 
     @property

@@ -87,9 +87,7 @@ def tokenize(config: ModularArithmeticConfig, numbers: NDArray[np.int64]) -> NDA
     return tokens
 
 
-def split(
-    config: ModularArithmeticConfig, order: int, data_seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(config: ModularArithmeticConfig, order: int, data_seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training and validation items of one order as numbers, drawn without replacement from `data_seed`."""
     numbers = equations(config, order)
     rows = np.random.default_rng((data_seed, _SPLIT, order)).permutation(len(numbers))
@@ -149,9 +147,7 @@ class Batches:
         return self.items.at(self._rows[index * self.batch_size : (index + 1) * self.batch_size])
 
 
-def _shared_prefix(
-    config: ModularArithmeticConfig, padded: NDArray[np.int64], start: int, batch: int
-) -> Prefix | None:
+def _shared_prefix(config: ModularArithmeticConfig, padded: NDArray[np.int64], start: int, batch: int) -> Prefix | None:
     """The beginning to share, BOS a op or BOS a op b op: whichever leaves the fewest positions to compute.
 
     None if no beginning is shorter to compute once for all its p or p^2 forms than in every row.

@@ -26,6 +26,4 @@ def totals(model: nn.Module, items: Items, batch_size: int) -> tuple[float, floa
 
 def parameter_norm(model: nn.Module) -> float:
     """L2 norm over all parameters together, summed in float64."""
-    return math.sqrt(
-        sum(parameter.detach().double().square().sum().item() for parameter in model.parameters())
-    )
+    return math.sqrt(sum(parameter.detach().double().square().sum().item() for parameter in model.parameters()))

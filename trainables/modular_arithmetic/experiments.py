@@ -84,8 +84,7 @@ def load_experiment(path: str | Path) -> Experiment:
     if any(each["config"] != settings[0]["config"] for each in settings):
         raise RungError(f"the runs below {path} differ in more than their seed: they are no one experiment")
     documents = [
-        _read(each / f"{one['exp_name']}_metrics.json")
-        for each, one in zip(directories, settings, strict=True)
+        _read(each / f"{one['exp_name']}_metrics.json") for each, one in zip(directories, settings, strict=True)
     ]
     steps = np.unique(np.concatenate([np.asarray(each["steps"], dtype=np.int64) for each in documents]))
     orders = range(len(settings[0]["config"]["orders"]))
@@ -103,8 +102,7 @@ def load_experiment(path: str | Path) -> Experiment:
             for split in SPLITS
         },
         pooled={
-            split: {metric: _stack(documents, steps, "pooled", split, metric) for metric in METRICS}
-            for split in SPLITS
+            split: {metric: _stack(documents, steps, "pooled", split, metric) for metric in METRICS} for split in SPLITS
         },
         total_time=np.array([each["total_time"] for each in documents], dtype=np.float64),
         average_step_time=np.array([each["avg_step_time"] for each in documents], dtype=np.float64),

@@ -48,9 +48,7 @@ class ItemResults:
     """(N,): mean negative log-likelihood of result and EOS, nats."""
 
 
-def attention_maps(
-    model: nn.Module, config: ModularArithmeticConfig, samples: Sequence[str]
-) -> AttentionMaps:
+def attention_maps(model: nn.Module, config: ModularArithmeticConfig, samples: Sequence[str]) -> AttentionMaps:
     """The attention of a GPT on items such as "3 + 5 = 8"; all of the same order.
 
     Raises:
@@ -62,9 +60,7 @@ def attention_maps(
     # The model reads an item without EOS; a question without its result is read as it is.
     read = [[token for token in vocabulary.encode(sample) if token != vocabulary.eos] for sample in samples]
     if len({len(tokens) for tokens in read}) != 1:
-        raise RungError(
-            "give at least one sample, and samples of one length: all questions, or all items of one order"
-        )
+        raise RungError("give at least one sample, and samples of one length: all questions, or all items of one order")
     tokens = torch.tensor(read, device=model.embedding.weight.device)
     weights = model.inspect(tokens).attention
     return AttentionMaps(weights, [vocabulary.labels(each) for each in read])
@@ -108,9 +104,7 @@ def load_snapshot(path: str | Path) -> tuple[nn.Module, ModularArithmeticConfig,
 
 
 @torch.no_grad()
-def _results(
-    model: nn.Module, config: ModularArithmeticConfig, order: int, data_seed: int, device: str
-) -> ItemResults:
+def _results(model: nn.Module, config: ModularArithmeticConfig, order: int, data_seed: int, device: str) -> ItemResults:
     train, validation = split(config, order, data_seed)
     numbers = np.concatenate([train, validation])
     items = as_items(config, numbers, batch=config.evaluation_batch_size, device=device)

@@ -1,7 +1,8 @@
-"""Modular arithmetic as a trainable: what rung's engine asks of it. Importing this module does not import
-torch.
+"""Modular arithmetic as a trainable: what rung's engine asks of it.
 
-rung train modular_arithmetic --set model.kind=lstm
+    rung train modular_arithmetic --set model.kind=lstm
+
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class ModularArithmetic(Trainable[ModularArithmeticConfig, "Items"]):
             }
             for side, name in enumerate(SPLITS)
         }
-        union = as_items(
-            config, *(sides[0] for sides in tables.values()), batch=config.batch_size, device=device
-        )
+        union = as_items(config, *(sides[0] for sides in tables.values()), batch=config.batch_size, device=device)
         self.training_items = union if config.model.dropout == 0 else union.without_prefix()
 
     @classmethod

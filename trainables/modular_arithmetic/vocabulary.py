@@ -25,8 +25,7 @@ class Vocabulary:
         return len(self.tokens)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of "3 + 5 = 8" (blanks are free), framed by BOS and EOS; without its result ("3 + 5 =") it has
-        no EOS.
+        """Ids of "3 + 5 = 8" (blanks are free), framed by BOS and EOS; without its result ("3 + 5 =") it has no EOS.
 
         Raises:
             RungError: it contains something that is no token, or is no question or item.

@@ -140,7 +140,7 @@ class CurveDrawer:
         whole = int(np.flatnonzero(runs == runs.max())[-1]) + 1
         style: dict[str, Any] = {"color": look.colour, "linewidth": 1.5 if in_detail else 0.8}
         if not look.highlighted:
-            style |= {"linewidth": 0.6, "alpha": 0.8, "zorder": 1}
+            style |= {"linewidth": 0.5, "alpha": 0.6, "zorder": 1}
         axes.plot(steps[:whole], mean[:whole], linestyle="--" if look.dashed else "-", **style)
         if whole < len(steps):
             axes.plot(steps[whole - 1 :], mean[whole - 1 :], linestyle=":", **style)
@@ -207,7 +207,7 @@ class CurveDrawer:
             scale.set_label(clean(bar.path))
             scale.ax.yaxis.set_major_locator(FixedLocator(bar.ticks()))
             scale.ax.yaxis.set_minor_locator(NullLocator())
-            scale.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            scale.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
             scale.ax.yaxis.set_minor_formatter(NullFormatter())
             scale.outline.set_visible(False)  # type: ignore[operator]
         if self._legend_rows:
@@ -263,7 +263,7 @@ class CurveDrawer:
     def _legend_columns(self) -> int:
         longest = max((len(text) for part in self._handles for text, _ in part), default=1)
         most = max(map(len, self._handles))
-        return max(1, min(most, int(WIDTH / (0.45 + 0.067 * longest))))
+        return max(1, min(most, int(WIDTH / (0.42 + 0.058 * longest))))
 
     @property
     def _legend_rows(self) -> int:

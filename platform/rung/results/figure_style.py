@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rung.results.tables import ConfigurationSummary
 
@@ -51,7 +52,7 @@ STYLE: dict[str, Any] = {
     "axes.titlesize": 8.5,
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
+    "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.8,
     "legend.columnspacing": 1.4,
@@ -144,14 +145,18 @@ class ColourBar:
         return to_hex(self.colormap(self.norm(value)))
 
     def ticks(self) -> list[float]:
-        """The values themselves, or powers of two (evenly spaced values) if they are too many."""
+        """The values themselves; if they are too many, round ones among them, powers of two where they are such."""
         if len(self.values) <= 9:
             return list(self.values)
         low, high = self.values[0], self.values[-1]
         if not self.is_log:
-            return [low + (high - low) * i / 4 for i in range(5)]
-        first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
-        return [2.0**power for power in range(first, last + 1, max(1, (last - first) // 8))]
+            return [tick for tick in map(float, MaxNLocator(6).tick_values(low, high)) if low <= tick <= high]
+        powers = all(math.log2(value).is_integer() for value in self.values)
+        base, factors = (2, (1,)) if powers else (10, (1, 2, 5))
+        exponents = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
+        ticks = [factor * float(base) ** exponent for exponent in exponents for factor in factors]
+        inside = [tick for tick in ticks if low <= tick <= high]
+        return inside[:: max(1, len(inside) // 8)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +265,7 @@ def settle(figure: Figure) -> None:
     if engine is not None:
         with styled():
             engine.execute(figure)
+            engine.execute(figure)  # labels beside the axes find their place in the second round
         figure.set_layout_engine("none")
 
 

@@ -71,7 +71,10 @@ def prepare_folder(folder: Path, writer: str) -> None:
     """
     probe = folder / f".{writer}.{os.getpid()}.probe"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
+            _sync_folder(folder.parent.parent)
         probe.touch()
         probe.unlink()
         for leftover in folder.glob(f".{writer}.*.tmp"):
@@ -118,7 +121,7 @@ def storage_error(what: str, path: Path, error: OSError) -> StorageError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+    """Make what was created or renamed in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,8 @@ A configuration has the same colour in all of them. Matplotlib takes a second to
 only where figures are wanted.
 """
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rung.results.curve_figures import GROUP_PREFIX, CurveDrawer
@@ -32,14 +34,21 @@ def draw(snapshot: Snapshot, *, log_steps: bool | None = None) -> list[Picture]:
             curves.picture("learning_curves", "Learning curves", [metric]),
             curves.picture("loss_and_accuracy", "Loss and accuracy", group_metrics("")),
             *(
-                curves.picture(f"{GROUP_PREFIX}{group}", f"Loss and accuracy, {group}", group_metrics(group))
-                for group in snapshot.groups
+                curves.picture(f"{GROUP_PREFIX}{name}", f"Loss and accuracy, {group}", group_metrics(group))
+                for name, group in _file_names(snapshot.groups)
             ),
             seed_picture(snapshot, looks),
             rung_picture(snapshot),
             curves.picture("parameter_norm", "Parameter norm", [PARAMETER_NORM]),
         ]
     return [picture for picture in pictures if picture is not None]
+
+
+def _file_names(groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The groups, each with a distinct name that can be part of a file's name and of an id."""
+    for number, group in enumerate(groups):
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", group)
+        yield (name if name == group else f"{name}_{number}"), group
 
 
 def save(picture: Picture, directory: Path) -> str:

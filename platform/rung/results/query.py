@@ -89,16 +89,8 @@ class StudyResults:
 
     def query(self, sql: str) -> "DuckDBPyRelation":
         """The result of an SQL query over the tables. Raises RungError with DuckDB's explanation of what is wrong."""
-        import duckdb
-
         self._views.refresh()
-        try:
-            relation = self._views.connection.sql(sql)
-        except duckdb.Error as error:
-            raise RungError(str(error)) from error
-        if relation is None:
-            raise RungError("the query is empty: write a SELECT over the tables of the study")
-        return relation
+        return _query(self._views.connection, sql)
 
     def summary(self, phase: "Phase" = "search") -> "list[ConfigurationSummary]":
         """One entry per configuration, best first; see `tables.summary`."""
@@ -155,7 +147,22 @@ def connect(*studies: str | os.PathLike[str], storage: str | os.PathLike[str] | 
     return views.connection
 
 
-def studies(root: Path) -> list[str]:
+def query_studies(
+    sql: str, *studies: str | os.PathLike[str], storage: str | os.PathLike[str] | None = None
+) -> "DuckDBPyRelation":
+    """The result of an SQL query over several studies (as for `connect`), or over all below the storage root if none
+    is named.
+
+    Raises RungError with DuckDB's explanation if the query is wrong, StorageError for a missing study.
+    """
+    root = storage_root(storage)
+    named = studies or tuple(root / name for name in study_names(root))
+    if not named:
+        raise StorageError(f"there is no study in {root}")
+    return _query(connect(*named, storage=storage), sql)
+
+
+def study_names(root: Path) -> list[str]:
     """The names of the studies below a storage root, sorted; none if the root is not there."""
     try:
         return sorted(entry.name for entry in root.iterdir() if _is_study(entry))
@@ -183,8 +190,20 @@ def _locate(where: str | os.PathLike[str], storage: str | os.PathLike[str] | Non
     root = storage_root(storage)
     if _is_study(root / name):
         return root / name
-    present = ", ".join(studies(root)) or "none"
+    present = ", ".join(study_names(root)) or "none"
     raise StorageError(f"no study {name!r}: looked for {path} and {root / name}. Studies in {root}: {present}")
+
+
+def _query(connection: "DuckDBPyConnection", sql: str) -> "DuckDBPyRelation":
+    import duckdb
+
+    try:
+        relation = connection.sql(sql)
+    except duckdb.Error as error:
+        raise RungError(str(error)) from error
+    if relation is None:
+        raise RungError("the query is empty: write a SELECT over the tables")
+    return relation
 
 
 def _is_study(path: Path) -> bool:

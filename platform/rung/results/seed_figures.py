@@ -1,5 +1,6 @@
 """What single seeds reached in every configuration, and how configurations survived the rungs."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,15 @@ from rung.results.figure_style import (
     short_label,
     value_text,
 )
+from rung.results.rungs import rung_rows, selection_in_words
 from rung.results.snapshot import Row, Snapshot
 from rung.results.tables import ConfigurationSummary
 
-MAX_ROWS = 40
+MAX_ROWS = 30
 """Configurations in the strip plot; the table of configurations has all."""
 
+_LINE = 34
+"""Letters on a line of a label."""
 _LOG_SPAN = 100.0
 """Positive values that span such a factor are drawn on a logarithmic axis."""
 _NOT_VALUED = ("diverged", "failed", "running")
@@ -40,7 +44,8 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
     values = [value for entry in entries for value in entry.values if value is not None]
     if not values:
         return None
-    figure = Figure((WIDTH, 0.7 + _row_height(len(entries)) * len(entries)), layout="constrained")
+    height = _row_height(len(entries), max(_row_label(entry).count("\n") for entry in entries) + 1)
+    figure = Figure((WIDTH, 0.6 + height * len(entries)), layout="constrained")
     axes = figure.subplots()
     limits, log = _value_axis(axes, values)
     for row, entry in enumerate(entries):
@@ -59,21 +64,9 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
     )
 
 
-def selection_in_words(metric: Row) -> str:
-    """Which evaluation is a run's value."""
-    match metric.get("select", "last"):
-        case "last":
-            return "last evaluation of each run"
-        case "best":
-            return "best evaluation of each run"
-        case "mean_of_last":
-            return f"mean of each run's last {metric.get('window', 5)} evaluations"
-        case other:
-            return f"{clean(other)} of each run"
-
-
-def _row_height(rows: int) -> float:
-    return 0.36 if rows <= 12 else 0.27
+def _row_height(rows: int, lines: int) -> float:
+    """Inches, for labels of so many lines."""
+    return max(0.34 if rows <= 12 else 0.27, 0.06 + 0.11 * lines)
 
 
 def _value_axis(axes: Axes, values: Sequence[float]) -> tuple[tuple[float, float], bool]:
@@ -120,10 +113,8 @@ def _draw_row(
         ends = float(np.clip(interval.low, *limits)), float(np.clip(interval.high, *limits))
         axes.plot(ends, [level, level], color=look.colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
         for end, true_end, arrow in zip(ends, (interval.low, interval.high), "<>", strict=True):
-            if end != true_end:
-                axes.plot(
-                    [end], [level], marker=arrow, color=look.colour, markersize=4.5, clip_on=False, zorder=4
-                )
+            marker, size = ("|", 6.0) if end == true_end else (arrow, 4.5)
+            axes.plot([end], [level], marker=marker, markersize=size, color=look.colour, clip_on=False, zorder=4)
     axes.plot(
         [interval.mean],
         [level],
@@ -146,7 +137,7 @@ def _places(entry: ConfigurationSummary) -> list[float]:
 def _label_rows(axes: Axes, entries: Sequence[ConfigurationSummary]) -> None:
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.yaxis.set_major_locator(FixedLocator(range(len(entries))))
-    axes.set_yticklabels([_row_label(entry) for entry in entries])
+    axes.set_yticklabels([_row_label(entry) for entry in entries], fontsize=7, linespacing=1.05)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
@@ -157,16 +148,17 @@ def _label_rows(axes: Axes, entries: Sequence[ConfigurationSummary]) -> None:
             _row_value(entry),
             transform=axes.get_yaxis_transform(),
             va="center",
-            fontsize=7.5,
+            fontsize=7,
+            linespacing=1.05,
             color=INK,
         )
 
 
 def _row_label(entry: ConfigurationSummary) -> str:
-    """The configuration, and below it how many of its runs tell no value."""
+    """The configuration on at most two lines, and below it how many of its runs tell no value."""
     counts = [f"{count} {status}" for status in _NOT_VALUED if (count := getattr(entry, status))]
-    label = short_label(entry.label, 44)
-    return f"{label}\n{', '.join(counts)}" if counts else label
+    lines = textwrap.wrap(short_label(entry.label, 2 * _LINE - 6), _LINE)[:2]
+    return "\n".join([*lines, ", ".join(counts)] if counts else lines)
 
 
 def _row_value(entry: ConfigurationSummary) -> str:
@@ -204,14 +196,14 @@ def rung_picture(snapshot: Snapshot) -> Picture | None:
     rungs = rung_rows(snapshot)
     if not rungs:
         return None
-    figure = Figure((WIDTH, 2.5), layout="constrained")
+    figure = Figure((WIDTH, 2.3), layout="constrained")
     axes = figure.subplots()
     bottom = np.zeros(len(rungs))
     for kind, style in _RUNG_STYLES.items():
         _stack(axes, kind, [row[kind] for row in rungs], bottom, style)
     axes.set_xlim(-0.6, len(rungs) - 0.4)
     axes.xaxis.set_major_locator(FixedLocator(range(len(rungs))))
-    axes.set_xticklabels([row["title"] for row in rungs])
+    axes.set_xticklabels([_rung_title(row, rungs) for row in rungs])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("configurations")
     axes.set_xlabel(f"rung ({clean(snapshot.study['budget']['unit'])})")
@@ -250,55 +242,11 @@ def _stack(axes: Axes, kind: str, counts: Sequence[int], bottom: Any, style: dic
     bottom[there] += heights
 
 
-def rung_rows(snapshot: Snapshot) -> list[Row]:
-    """One row per bracket and rung, and a last one for the budget; empty if nothing was decided.
-
-    `reported` = `went on` + `stopped` (+ `not decided`, for one that has got there and waits).
-    """
-    brackets = sorted({row["bracket"] for row in snapshot.decisions})
-    rows = []
-    for bracket, level in sorted({(row["bracket"], row["level"]) for row in snapshot.decisions}):
-        here = [row for row in snapshot.decisions if (row["bracket"], row["level"]) == (bracket, level)]
-        stopped = sum(row["decision"] == "stop" for row in here)
-        waiting = _waiting(snapshot, level) if len(brackets) == 1 else 0
-        prefix = f"bracket {bracket}\n" if len(brackets) > 1 else ""
-        rows.append(
-            {
-                "bracket": bracket,
-                "level": level,
-                "title": f"{prefix}{count_text(level)}",
-                "reported": len(here) + waiting,
-                "went on": len(here) - stopped,
-                "stopped": stopped,
-                "not decided": waiting,
-                "completed": 0,
-            }
-        )
-    return [*rows, _budget_row(snapshot)] if rows else []
-
-
-def _waiting(snapshot: Snapshot, level: int) -> int:
-    """Configurations that have reached a rung where nothing was decided about them yet."""
-    judged = {row["config_id"] for row in snapshot.decisions if row["level"] >= level}
-    return sum(
-        entry.running > 0
-        and entry.level is not None
-        and entry.level >= level
-        and entry.config_id not in judged
-        for entry in snapshot.search
-    )
-
-
-def _budget_row(snapshot: Snapshot) -> Row:
-    amount = snapshot.study["budget"]["amount"]
-    completed = sum(is_through(entry) for entry in snapshot.search)
-    counts = {"reported": completed, "went on": 0, "stopped": 0, "not decided": 0, "completed": completed}
-    return {"bracket": None, "level": amount, "title": f"{count_text(amount)}\n(budget)", **counts}
-
-
-def is_through(entry: ConfigurationSummary) -> bool:
-    """Whether all of a configuration's runs have come to an end of their own, at least one by completing."""
-    return entry.completed > 0 and entry.completed + entry.diverged + entry.failed == entry.planned
+def _rung_title(row: Row, rungs: Sequence[Row]) -> str:
+    if row["bracket"] is None:
+        return f"{count_text(row['level'])} (budget)"
+    several = any(other["bracket"] for other in rungs)
+    return f"{count_text(row['level'])}\nbracket {row['bracket']}" if several else count_text(row["level"])
 
 
 def _rung_caption(rungs: Sequence[Row]) -> str:
@@ -311,7 +259,7 @@ def _rung_caption(rungs: Sequence[Row]) -> str:
 
 
 def _rung_in_words(row: Row) -> str:
-    where = str(row["title"]).replace("\n", " ")
+    where = f"{row['level']:,}"
     if row["completed"]:
         return f"{row['completed']} completed at {where}"
     return f"{row['reported']} reached {where}, of which {row['went on']} went on and {row['stopped']} were stopped"

@@ -61,6 +61,8 @@ class TableWriter:
         """
         if table not in TABLES:
             raise ValueError(f"there is no table {table!r}, only {', '.join(TABLES)}")
+        if writer == COMPACTED:
+            raise ValueError(f"writer {writer!r} is the name of parts that were put together")
         self.directory = Path(directory)
         self.table = TABLES[table]
         self.writer = writer
@@ -68,6 +70,7 @@ class TableWriter:
         prepare_folder(table_directory(self.directory, table), writer)
         self.attempt = next_attempt(self.directory, writer) if attempt is None else attempt
         self._sequence = self._last_sequence()
+        self._spellings: dict[str, str] = {}
         self._rows: list[dict[str, object]] = []
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
@@ -83,6 +86,7 @@ class TableWriter:
         """
         now = self._clock()
         row = checked_row(self.table, {"attempt": self.attempt, **row} if self._has_attempt else row)
+        self._check_spelling(row)
         if not self._rows:
             self._waiting_since = now
         self._rows.append(row)
@@ -118,6 +122,12 @@ class TableWriter:
     @property
     def _has_attempt(self) -> bool:
         return "attempt" in self.table.column_names
+
+    def _check_spelling(self, row: Mapping[str, object]) -> None:
+        for name in row:
+            known = self._spellings.setdefault(name.lower(), name)
+            if name != known:
+                raise ValueError(f"columns {known!r} and {name!r} differ only in case: SQL takes them for one")
 
     def _last_sequence(self) -> int:
         """Not 0 if the attempt's number was given and another writer object has used it before."""

@@ -37,6 +37,9 @@ _PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": 
 """The column of `runs` that counts in a budget's unit."""
 
 
+_RUN_COLUMNS = "config_id, seed, status, value, step, epoch, tokens, wall_seconds"
+
+
 def to_frame(rows: Sequence[TableRow]) -> "pd.DataFrame":
     """A DataFrame with one row per entry and full precision."""
     import pandas as pd
@@ -140,7 +143,7 @@ def summary(results: "StudyResults", phase: Phase = "search") -> list[Configurat
     """
     study = results.study
     configurations = _configurations(results, study["swept"])
-    runs = _grouped(_rows(results.runs.filter(f"phase = '{phase}'").order("config_id, seed")))
+    runs = _grouped(_rows(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS)))
     levels = {} if phase == "confirm" else _decided_levels(results)
     planned = _planned_seeds(study, phase)
     entries = [

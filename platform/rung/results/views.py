@@ -148,11 +148,12 @@ def _merged_columns(table: Table, schemas: Iterable[Kinds]) -> Kinds:
     """Every column of the table: the reserved ones in order, then the extra ones by name with their common type."""
     reserved: Kinds = {column.name: _SQL_TYPES[column.type] for column in table.columns}
     extra: Kinds = {}
-    for schema in {tuple(schema.items()) for schema in schemas}:
-        for name, kind in schema:
-            if name not in reserved:
-                extra[name] = _common_type(extra.get(name, _NULL), kind)
-    return reserved | {name: extra[name] for name in sorted(extra)}
+    spellings: dict[str, str] = {}  # for SQL "Loss" and "loss" are one column
+    for name, kind in sorted({column for schema in schemas for column in schema.items()}):
+        if name not in reserved:
+            name = spellings.setdefault(name.lower(), name)
+            extra[name] = _common_type(extra.get(name, _NULL), kind)
+    return reserved | extra
 
 
 def _common_type(one: str, other: str) -> str:
@@ -183,8 +184,10 @@ def _table_sql(table: Table, schemas: Mapping[str, Kinds], columns: Kinds) -> st
 
 
 def _select_list(present: Kinds, columns: Kinds) -> str:
+    spelled = {name.lower() for name in present}
+
     def term(name: str, kind: str) -> str:
-        source = quote(name) if name in present else "NULL"
+        source = quote(name) if name.lower() in spelled else "NULL"
         return f"CAST({source} AS {kind}) AS {quote(name)}"
 
     return ", ".join(term(name, kind) for name, kind in columns.items())

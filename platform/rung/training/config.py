@@ -88,7 +88,7 @@ class ScheduleConfig(StrictModel):
 
 
 class EvaluationConfig(StrictModel):
-    """At which steps a run is evaluated: step 0, each of the first `first` steps, every `every`-th step, and the end."""
+    """When a run is evaluated: at step 0, at each of the first `first` steps, at every `every`-th step, at the end."""
 
     first: int = Field(default=0, ge=0)
     """Evaluate at every step from 1 to this one."""

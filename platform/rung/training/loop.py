@@ -153,9 +153,9 @@ def _is_flat(run: Run, report: Report) -> bool:
     progress.watched = [*progress.watched, value][-config.window :]
     if progress.observed <= config.warmup or len(progress.watched) < config.window:
         return False
-    slope = np.polyfit(np.arange(config.window), np.asarray(progress.watched), 1)[0]
+    slope = float(np.polyfit(np.arange(config.window), np.asarray(progress.watched), 1)[0])
     progress.flat = progress.flat + 1 if abs(slope) < config.min_delta else 0
-    return progress.flat >= config.patience
+    return bool(progress.flat >= config.patience)
 
 
 class _Clock:

@@ -38,6 +38,7 @@ class Ledger:
         self._scheduler = scheduler
         self.runs: dict[str, dict[int, Row]] = {config_id: {} for config_id in config_ids}
         self.states: dict[str, State] = dict.fromkeys(self.runs, "waiting")
+        self.labels: dict[str, str] = {}
         self.decisions: list[Decision] = []
         self._writers = {
             table: TableWriter(directory, table, "driver")
@@ -55,7 +56,9 @@ class Ledger:
                 self.runs.setdefault(row["config_id"], {})[row["seed"]] = row
         for row in sorted(_rows(stored.decisions), key=lambda row: row["order"]):
             self.decisions.append(Decision(**{name: row[name] for name in Decision.__dataclass_fields__}))
-        self.stored_configurations = {row["config_id"] for row in _rows(stored.configurations)}
+        self.labels = {row["config_id"]: row["label"] for row in _rows(stored.configurations)}
+        for config_id in self.labels:
+            self.runs.setdefault(config_id, {})
         for decision in self.decisions:
             if decision.decision == "stop":
                 self._stop(decision.config_id)
@@ -91,10 +94,11 @@ class Ledger:
     def add_configurations(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Records planned configurations that are not in the table yet."""
         for row in rows:
-            if row["config_id"] not in self.stored_configurations:
-                self.stored_configurations.add(str(row["config_id"]))
-                self.runs.setdefault(str(row["config_id"]), {})
-                self.states.setdefault(str(row["config_id"]), "waiting")
+            config_id = str(row["config_id"])
+            if config_id not in self.labels:
+                self.labels[config_id] = str(row["label"])
+                self.runs.setdefault(config_id, {})
+                self.states.setdefault(config_id, "waiting")
                 self._writers["configurations"].add(row)
         self._writers["configurations"].flush()
 

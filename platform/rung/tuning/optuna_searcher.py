@@ -7,7 +7,7 @@ choices depend on the order in which values arrive; every configuration is in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -30,7 +30,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         seed: of the sampler.
         mode: whether less or more of the aggregate is better.
         ledger: knows the earlier ones; told of new ones.
-        task: makes the trial's parameter of a configuration.
+        task: makes the trial's parameters of a configuration.
         record: writes a new configuration into its table.
     """
 
@@ -58,35 +58,35 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             direction="maximize" if mode == "max" else "minimize",
         )
         self._asked: dict[str, optuna.Trial] = {}
-        self._told: set[str] = set()
         self._unfinished: list[PlannedConfiguration] = []
 
-    def learn(self, stored: Sequence[tuple[PlannedConfiguration, float | None, bool]]) -> None:
-        """Takes in what earlier drivers tried: configuration, its last aggregate, whether it has come to its end."""
-        for configuration, value, ended in stored:
-            if not ended:
-                self._unfinished.append(configuration)
-            elif value is not None:
-                chosen = {d.path: (d, at(configuration.values, d.path)) for d in self._distributions}
-                present = {
-                    path: (distribution, known)
-                    for path, (distribution, known) in chosen.items()
-                    if all(
-                        is_among(at(configuration.values, other), wanted)
-                        for other, wanted in distribution.when
-                    )
-                }
-                trial = optuna.trial.create_trial(
-                    params={path: _parameter(*pair) for path, pair in present.items()},
-                    distributions={path: _distribution(pair[0]) for path, pair in present.items()},
-                    value=value,
-                )
-                self._study.add_trial(trial)
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher for Tuner.restore, which is never used here: the ledger holds open files.
+        return {}
+
+    def resume(self, configuration: PlannedConfiguration) -> None:
+        """Puts a configuration that an earlier driver began before all new ones."""
+        self._unfinished.append(configuration)
+
+    def learn(self, values: Mapping[str, Any], aggregate: float) -> None:
+        """Takes in what a configuration of an earlier driver ended with."""
+        active = {
+            distribution.path: (distribution, at(values, distribution.path))
+            for distribution in self._distributions
+            if all(is_among(at(values, path), wanted) for path, wanted in distribution.when)
+        }
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params={path: _parameter(distribution, value) for path, (distribution, value) in active.items()},
+                distributions={path: _distribution(distribution) for path, (distribution, _) in active.items()},
+                value=aggregate,
+            )
+        )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration, or FINISHED."""
         if self._unfinished:
-            return {"task": self._task(self._unfinished.pop(0))}
+            return {"trial": self._task(self._unfinished.pop(0))}
         for _ in range(TRIES):
             if len(self._ledger.states) >= self._samples:
                 return str(Searcher.FINISHED)
@@ -98,7 +98,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             if configuration.config_id not in self._ledger.states:
                 self._asked[trial_id] = trial
                 self._record(configuration)
-                return {"task": self._task(configuration)}
+                return {"trial": self._task(configuration)}
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return str(Searcher.FINISHED)
 
@@ -129,11 +129,10 @@ def _distribution(distribution: Distribution) -> Any:
     """Optuna's form of a distribution. It wants plain choices, so values of any kind are chosen by their place."""
     if distribution.kind == "categorical":
         return optuna.distributions.CategoricalDistribution(tuple(range(len(distribution.choices))))
-    kind = {"integer": optuna.distributions.IntDistribution, "float": optuna.distributions.FloatDistribution}
     low, high = distribution.low, distribution.high
     if distribution.kind == "integer":
-        low, high = int(low), int(high)
-    return kind[distribution.kind](low, high, log=distribution.log)
+        return optuna.distributions.IntDistribution(int(low), int(high), log=distribution.log)
+    return optuna.distributions.FloatDistribution(low, high, log=distribution.log)
 
 
 def _parameter(distribution: Distribution, value: Any) -> Any:
@@ -145,11 +144,9 @@ def _parameter(distribution: Distribution, value: Any) -> Any:
 
 def _suggest(trial: optuna.Trial, distribution: Distribution) -> Any:
     """A value of ours that Optuna chooses."""
+    path, low, high = distribution.path, distribution.low, distribution.high
     if distribution.kind == "categorical":
-        places = range(len(distribution.choices))
-        return distribution.choices[trial.suggest_categorical(distribution.path, places)]
+        return distribution.choices[trial.suggest_categorical(path, range(len(distribution.choices)))]
     if distribution.kind == "integer":
-        low, high = int(distribution.low), int(distribution.high)
-        return int(distribution.snap(trial.suggest_int(distribution.path, low, high, log=distribution.log)))
-    low, high = distribution.low, distribution.high
-    return distribution.snap(trial.suggest_float(distribution.path, low, high, log=distribution.log))
+        return distribution.snap(trial.suggest_int(path, int(low), int(high), log=distribution.log))
+    return distribution.snap(trial.suggest_float(path, low, high, log=distribution.log))

@@ -21,10 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.results.statistics import mean_interval
-from rung.tuning.ledger import Ledger
-from rung.tuning.schedulers import Scheduler
+from rung.tuning.ledger import Ledger, State
+from rung.tuning.schedulers import RungRow, Scheduler
 
-STATES = ("waiting", "running", "paused", "completed", "stopped", "failed")
+STATES: tuple[State, ...] = ("waiting", "running", "paused", "completed", "stopped", "failed")
 
 
 class StepCounter:
@@ -79,8 +79,6 @@ class SweepShape:
     study: str
     metric: str
     mode: Literal["min", "max"]
-    labels: dict[str, str]
-    """Configuration id to the short text of its swept values."""
     steps_per_run: int | None
     """The budget in steps, if it is known."""
     unit: str
@@ -188,7 +186,7 @@ class ProgressView:
         furthest, _, config_id, values = max(candidates)
         return (
             f"{self._shape.metric} {_interval(values)} at step {furthest:,}: "
-            f"{self._shape.labels.get(config_id, config_id)} ({config_id})"
+            f"{self._ledger.labels.get(config_id, '')} ({config_id})"
         )
 
 
@@ -200,11 +198,11 @@ def _interval(values: Sequence[float]) -> str:
     return f"{text} (n={len(values)})"
 
 
-def _rung_table(rows: Sequence[object], unit: str) -> Table:
+def _rung_table(rows: Sequence[RungRow], unit: str) -> Table:
     table = Table("rung", "reported", "went on", "stopped", "waiting", box=None, header_style="dim")
     for row in rows:
-        level = f"{row.level:,} {unit}"  # type: ignore[attr-defined]
-        counts = (row.reported, row.continued, row.stopped, row.waiting)  # type: ignore[attr-defined]
+        level = f"{row.level:,} {unit}"
+        counts = (row.reported, row.continued, row.stopped, row.waiting)
         table.add_row(level, *(str(count) for count in counts))
     return table
 

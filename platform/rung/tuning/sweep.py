@@ -24,12 +24,12 @@ from rung.provenance import append_launch, launch_record
 from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
-from rung.tuning.goal import aggregation_of, assignment_of
 from rung.tuning.ledger import Ledger
 from rung.tuning.lock import study_lock
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler
+from rung.tuning.search import search_of
 from rung.tuning.study_directory import configuration_rows, open_directory
 
 THREADS = 1
@@ -94,15 +94,14 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
 
 
 def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bool) -> bool:
-    ledger.event("resume" if ledger.is_resumed else "launch", f"{len(plan.configurations)} configurations")
+    ledger.event("resume" if ledger.is_resumed else "launch", plan.product)
     ledger.add_configurations(configuration_rows(study, plan.configurations))
     rule = plan.scheduler()
     _restore(rule, ledger)
-    todo = set(ledger.unfinished())
-    if not todo:
+    if not ledger.unfinished() and len(ledger.states) >= plan.count:
         return True
     with _interruptible(), _ray(study, debug), ProgressView(_shape(study, plan), ledger, rule, console):
-        _fit(study, plan, todo, ledger, rule)
+        _fit(study, plan, ledger, rule)
     ledger.event("finished", "every configuration has come to its end")
     return False
 
@@ -115,32 +114,21 @@ def _restore(rule: Scheduler, ledger: Ledger) -> None:
             ledger.decide(rule.withdraw(config_id))
 
 
-def _fit(study: Study, plan: Plan, todo: set[str], ledger: Ledger, rule: Scheduler) -> None:
+def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
     from ray import tune
 
-    from rung.tuning.trial import ConfigurationTrial, TrialTask
+    from rung.tuning.trial import ConfigurationTrial
     from rung.tuning.tune_scheduler import TuneScheduler
 
-    tasks = []
-    for configuration in plan.configurations:
-        config_id = configuration.config_id
-        if config_id in todo and ledger.states[config_id] == "waiting":
-            decided = ledger.levels_decided(config_id)
-            levels = [level for level in rule.levels_of(config_id) if level not in decided]
-            tasks.append(
-                TrialTask(
-                    assignment=assignment_of(study, configuration),
-                    levels=(*levels, plan.rungs[-1]),
-                    aggregation=aggregation_of(study, configuration.config),
-                    threads=THREADS,
-                )
-            )
+    search = search_of(study, plan, ledger, rule, THREADS)
     scratch = ledger.directory / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(ConfigurationTrial, {"CPU": study.resources.cpus, "GPU": study.resources.gpus}),
-        param_space={"trial": tune.grid_search([task.as_parameters() for task in tasks])},
+        param_space=search.space,
         tune_config=tune.TuneConfig(
+            search_alg=search.algorithm,
+            num_samples=search.samples,
             scheduler=TuneScheduler(rule, ledger, study.resources.concurrent),
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -219,7 +207,6 @@ def _shape(study: Study, plan: Plan) -> SweepShape:
         study=study.study,
         metric=study.metric.name,
         mode=study.metric.mode,
-        labels={configuration.config_id: configuration.label for configuration in plan.configurations},
         steps_per_run=int(plan.rungs[-1]) if plan.unit == "steps" else None,
         unit=plan.unit,
     )

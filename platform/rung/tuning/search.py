@@ -1,0 +1,92 @@
+"""What Tune is to try: what is left of the plan, or what a searcher chooses. As Tune's own parameter space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from rung.configuration import PlannedConfiguration, resolver_of
+from rung.plan import Plan
+from rung.results.query import load
+from rung.study import Study
+from rung.tuning.goal import aggregation_of, assignment_of
+from rung.tuning.ledger import Ledger
+from rung.tuning.schedulers import Scheduler
+from rung.tuning.study_directory import configuration_rows
+from rung.tuning.trial import TrialTask
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `tune.Tuner` and `tune.TuneConfig` are given."""
+
+    space: dict[str, Any]
+    algorithm: Searcher | None
+    samples: int
+
+
+def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler, threads: int) -> Search:
+    """What is left to try of a study.
+
+    Raises:
+        RungError: the searcher's package is not installed.
+    """
+
+    def parameters(configuration: PlannedConfiguration) -> dict[str, Any]:
+        decided = ledger.levels_decided(configuration.config_id)
+        levels = [level for level in rule.levels_of(configuration.config_id) if level not in decided]
+        return TrialTask(
+            assignment=assignment_of(study, configuration),
+            levels=(*levels, plan.rungs[-1]),
+            aggregation=aggregation_of(study, configuration.config),
+            threads=threads,
+        ).as_parameters()
+
+    if study.searcher.name == "plan":
+        left = [each for each in plan.configurations if ledger.states[each.config_id] == "waiting"]
+        return Search({"trial": tune.grid_search([parameters(each) for each in left])}, None, 1)
+    return _optuna(study, ledger, parameters)
+
+
+def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfiguration], dict[str, Any]]) -> Search:
+    from rung.tuning.optuna_searcher import OptunaSearcher
+
+    resolver = resolver_of(study)
+    searcher = OptunaSearcher(
+        resolver,
+        samples=study.samples,
+        seed=study.searcher.seed,
+        mode=study.metric.mode,
+        ledger=ledger,
+        task=parameters,
+        record=lambda configuration: ledger.add_configurations(configuration_rows(study, [configuration])),
+    )
+    ended = 0
+    for row in load(ledger.directory).configurations.order("plan_index").to_arrow_table().to_pylist():
+        configuration = _stored(study, row)
+        if ledger.states[configuration.config_id] == "waiting":
+            searcher.resume(configuration)
+            continue
+        ended += 1
+        aggregate = aggregation_of(study, configuration.config).value(ledger.runs[configuration.config_id].values())
+        if aggregate is not None:
+            searcher.learn(configuration.values, aggregate)
+    return Search({}, searcher, study.samples - ended)
+
+
+def _stored(study: Study, row: Mapping[str, Any]) -> PlannedConfiguration:
+    """A configuration from its row."""
+    config = resolver_of(study).model.model_validate_json(row["config_json"])
+    return PlannedConfiguration(
+        config_id=row["config_id"],
+        label=row["label"],
+        config=config,
+        values=config.model_dump(mode="json"),
+        swept={},
+        index=row["plan_index"],
+        sample=row["sample"],
+    )
