@@ -7,6 +7,7 @@ writable).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -77,10 +78,9 @@ class _Checks:
             self.problems.append(self.document.problem(finding.message, path, finding.hint))
             self.broken.add(str(path[0]) if path else "")
 
-    def _line_of(self, dimension: Dimension) -> tuple[bool, int]:
+    def _line_of(self, dimension: Dimension) -> float:
         """Sorts as the file is written: reading has put paths with a common beginning together."""
-        line = self.document.line(("space", *dimension.path.split(".")))
-        return isinstance(line, str), line if isinstance(line, int) else 0
+        return self.document.file_lines.get(("space", *dimension.path.split(".")), math.inf)
 
     def _trainable(self) -> type[Trainable[Any, Any]] | None:
         name = self.document.data.get("trainable")

@@ -20,6 +20,7 @@ from rung.configuration import Expansion, PlannedConfiguration, expansion_of, re
 from rung.errors import Problem, StudyError
 from rung.study import Study, Unit
 from rung.tuning.schedulers import Scheduler, expected_survivors, geometric_levels, make_scheduler
+from rung.yaml_file import dotted
 
 if TYPE_CHECKING:
     from rung.cost import Cost
@@ -124,7 +125,7 @@ def make_plan(study: Study) -> Plan:
     expansion = expansion_of(study)
     if expansion.refused:
         raise StudyError(
-            Problem(f"{refusal.label}: {finding.message}")
+            Problem(f"{refusal.label}: {finding.message}", dotted(finding.path))
             for refusal in expansion.refusals
             for finding in refusal.findings
         )

@@ -6,12 +6,12 @@ Left out: whether the paths and values suit the trainable.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.explain import Finding, nearest, show
 from rung.space import WORDS, Condition, Dimension, Word, in_order, is_among
-from rung.yaml_file import KeyPath, dotted
+from rung.yaml_file import KeyPath, dotted, leaves
 
 
 def read_space(raw: Any) -> tuple[tuple[Dimension, ...], list[Finding]]:
@@ -108,21 +108,12 @@ def _conditions(raw: Any, path: KeyPath, problems: list[Finding]) -> tuple[Condi
         )
         return ()
     found = []
-    for inner, wanted in _leaves(raw, ()):
+    for inner, wanted in leaves(raw):
         values = tuple(wanted) if isinstance(wanted, list | tuple) else (wanted,)
         if not values:
             problems.append(Finding((*path, "when", *inner), "an empty list never holds"))
         found.append((dotted(inner), values))
     return tuple(found)
-
-
-def _leaves(raw: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    for key, value in raw.items():
-        inner = (*path, *str(key).split("."))
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, inner)
-        else:
-            yield inner, value
 
 
 def _circles(dimensions: Sequence[Dimension]) -> list[Finding]:

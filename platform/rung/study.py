@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from rung.space import Dimension
 from rung.space_reader import read_space
 from rung.training.config import StrictModel
-from rung.yaml_file import dotted
+from rung.yaml_file import dotted, nested
 
 if TYPE_CHECKING:
     from rung.plan import Plan
@@ -176,7 +176,7 @@ class Study(StrictModel):
     scheduler: SchedulerChoice = SchedulerChoice()
     """Which configurations are stopped early."""
     searcher: SearcherChoice = SearcherChoice()
-    """Who chooses the configurations."""
+    """Who chooses the configurations: the file, or a search that learns from what came before."""
     replication: Literal["serial"] = "serial"
     """How a configuration's runs are trained: `serial`, one after another, rung by rung, in one process."""
     resources: Resources = Resources()
@@ -184,7 +184,7 @@ class Study(StrictModel):
     checkpoints: CheckpointPolicy = CheckpointPolicy()
     """When runs are saved, and what stays."""
     failures: FailurePolicy = FailurePolicy()
-    """What happens when something breaks."""
+    """What happens when a process dies."""
     storage: str | None = None
     """Folder that holds the studies' folders. Empty: the environment variable RUNG_STORAGE, else `results`."""
 
@@ -196,6 +196,11 @@ class Study(StrictModel):
                 "the name is also a folder's: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"
             )
         return name
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _nest_dotted_keys(cls, base: Any) -> Any:
+        return nested(base) if isinstance(base, Mapping) else base
 
     @field_validator("space", mode="before")
     @classmethod
@@ -289,7 +294,8 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
     }
 
 
-_NOT_COMPARED = ("storage", "resources", "checkpoints", "failures")
+_NOT_COMPARED = ("storage", "resources", "checkpoints", "failures", "swept", "rungs")
+"""What changes no result, and what follows from the other keys."""
 
 Difference = tuple[str, Any, Any]
 """Dotted path, old value, new value; None where there is none."""

@@ -15,7 +15,7 @@ Left out: writing YAML, several documents in a file, keys that are not text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,35 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
+def leaves(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value of nested mappings with its path, each dot in a key being a level; an empty mapping is a value."""
+    for key, value in values.items():
+        inner = (*path, *str(key).split("."))
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, inner)
+        else:
+            yield inner, value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings whose keys may be dotted, made nested.
+
+    Raises:
+        ValueError: a path has two values.
+    """
+    result: dict[str, Any] = {}
+    for path, value in leaves(values):
+        inner = result
+        for part in path[:-1]:
+            inner = inner.setdefault(str(part), {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{dotted(path)}: {part} has a value already")
+        if path[-1] in inner:
+            raise ValueError(f"{dotted(path)} has two values")
+        inner[str(path[-1])] = value
+    return result
+
+
 @dataclass
 class Document:
     """What a file says, after the overrides."""
@@ -51,6 +80,8 @@ class Document:
     """Nested mappings, lists and scalars; no key contains a dot."""
     lines: dict[KeyPath, Line] = field(default_factory=dict)
     """The line of every key and list item."""
+    file_lines: dict[KeyPath, int] = field(default_factory=dict)
+    """The same as it was before the overrides: in which order the file is written."""
     problems: list[Problem] = field(default_factory=list)
     """What could be read in spite of: repeated keys, malformed overrides."""
 
@@ -95,6 +126,7 @@ def parse_yaml(text: str, name: str = "", overrides: Iterable[str] = ()) -> Docu
         document.data = _Builder(document).mapping(node, (), {})
     elif node is not None:
         document.problems.append(Problem("expected keys with values (`study: ...`)", line=node.start_mark.line + 1))
+    document.file_lines = {path: line for path, line in document.lines.items() if isinstance(line, int)}
     for assignment in overrides:
         _override(document, assignment)
     return document

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,9 @@ from hypothesis import strategies as st
 from rung.errors import RungError, StorageError
 from rung.results.parts import parts
 from rung.results.query import connect, load, query_studies, study_names
-from rung.results.schema import TABLES
+from rung.results.schema import TABLES, Table
 from rung.results.store import TableWriter, compact
-from rung.results.views import UnreadablePartWarning
+from rung.results.views import UnreadablePartWarning, Views, open_connection
 from tests.synthetic import write_synthetic_study
 from tests.unit.test_store import NOW, configuration_row, event_row, metric_row, part_names
 
@@ -140,12 +141,7 @@ def test_the_synthetic_study_has_each_row_once_and_the_later_attempt(tmp_path: P
     study = load(directory)
     twice = study.query("SELECT run_id, step FROM metrics GROUP BY ALL HAVING count(*) > 1").fetchall()
     assert twice == []
-    written = sum(
-        rows
-        for (rows,) in duckdb.sql(
-            f"SELECT num_rows FROM parquet_file_metadata('{directory}/tables/metrics/*')"
-        ).fetchall()
-    )
+    written = sum(pq.read_metadata(part.path).num_rows for part in parts(directory, "metrics"))
     seen = study.query("SELECT count(*) FROM metrics").fetchall()[0][0]
     assert written - seen == 10  # steps 4,100 to 5,000 of the run whose process was killed
     attempts = study.query(
@@ -263,6 +259,14 @@ def test_a_damaged_part_is_set_aside_and_named(tmp_path: Path, keep: int) -> Non
     assert len(study.metrics.fetchall()) == 5  # the copy has arrived
 
 
+def test_a_part_that_points_nowhere_is_damaged(tmp_path: Path) -> None:
+    write_metrics(tmp_path, metric_row(1))
+    (part,) = parts(tmp_path, "metrics")
+    part.path.with_name("c1.0001.000002.parquet").symlink_to(tmp_path / "nowhere")
+    with pytest.warns(UnreadablePartWarning, match="c1.0001.000002.parquet"):
+        assert len(load(tmp_path).metrics.fetchall()) == 1
+
+
 def test_a_table_of_which_nothing_can_be_read_is_empty(tmp_path: Path) -> None:
     write_metrics(tmp_path, metric_row(1))
     parts(tmp_path, "metrics")[0].path.write_bytes(b"")
@@ -286,11 +290,10 @@ def test_reading_while_a_writer_writes(tmp_path: Path) -> None:
         study, counts = load(tmp_path), []
         for _ in range(10):
             count, last = study.query("SELECT count(*), max(step) FROM metrics").fetchall()[0]
-            (plain,) = duckdb.sql(
-                f"SELECT count(*) FROM read_parquet('{tmp_path}/tables/metrics/*.parquet')"
-            ).fetchall()
+            files = f"{tmp_path}/tables/metrics/*.parquet"
+            plain = duckdb.execute(f"SELECT count(*) FROM read_parquet('{files}')").fetchall()[0][0]
             assert last == count - 1
-            assert plain[0] >= count
+            assert plain >= count
             counts.append(count)
         assert process.poll() is None
     finally:
@@ -324,6 +327,23 @@ def test_reading_while_parts_are_put_together(tmp_path: Path) -> None:
         last = count
     thread.join()
     assert len(study.metrics.fetchall()) == 50
+
+
+class CompactedMeanwhile(Views):
+    """Views of a study whose parts are put together right after they were listed for the first time."""
+
+    def _listing(self, directory: Path, table: Table) -> list[str]:
+        found = super()._listing(directory, table)
+        compact(directory)
+        return found
+
+
+def test_rows_whose_part_has_gone_are_found_in_the_new_one(tmp_path: Path) -> None:
+    for step in range(5):
+        write_metrics(tmp_path, metric_row(step))
+    views = CompactedMeanwhile(open_connection(), [tmp_path])
+    views.refresh()
+    assert len(views.connection.view("metrics").fetchall()) == 5
 
 
 def test_a_relation_that_is_held_sees_what_a_later_look_found(tmp_path: Path) -> None:
@@ -433,7 +453,7 @@ def test_paths_are_taken_literally(tmp_path: Path, name: str) -> None:
 
 def test_names_of_metrics_are_taken_literally(tmp_path: Path) -> None:
     names = ["validation/order_2/loss", "schema", "a b", "it's", 'say "x"', "select", "config.x", "größe"]
-    write_metrics(tmp_path, metric_row(1, **{name: index for index, name in enumerate(names)}))
+    write_metrics(tmp_path, {**metric_row(1), **{name: index for index, name in enumerate(names)}})
     write_metrics(tmp_path, metric_row(2, other=1.0))
     relation = load(tmp_path).metrics
     row = dict(zip(relation.columns, relation.order("step").fetchall()[0], strict=True))

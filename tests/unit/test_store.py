@@ -91,10 +91,9 @@ def test_a_part_is_written_after_a_thousand_rows(tmp_path: Path) -> None:
     assert steps_seen(tmp_path) == list(range(1000))
 
 
-def test_a_part_is_written_when_the_first_waiting_row_is_five_seconds_old(tmp_path: Path) -> None:
+def test_a_part_is_written_at_most_every_five_seconds(tmp_path: Path) -> None:
     clock = Clock()
     writer = TableWriter(tmp_path, "metrics", "c1", clock=clock)
-    clock.now += 100  # an idle writer's age does not make the first row old
     writer.add(metric_row(1))
     clock.now += 4.9
     writer.add(metric_row(2))
@@ -102,6 +101,18 @@ def test_a_part_is_written_when_the_first_waiting_row_is_five_seconds_old(tmp_pa
     clock.now += 0.1
     writer.add(metric_row(3))
     assert steps_seen(tmp_path) == [1, 2, 3]
+    clock.now += 4.9
+    writer.add(metric_row(4))
+    assert steps_seen(tmp_path) == [1, 2, 3]
+
+
+def test_a_rare_row_is_seen_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    writer = TableWriter(tmp_path, "metrics", "c1", clock=clock)
+    for step in range(3):
+        clock.now += 10
+        writer.add(metric_row(step))
+        assert steps_seen(tmp_path) == list(range(step + 1))
 
 
 @pytest.mark.parametrize(("age", "patience"), [(0, 5), (1000, 20), (100_000, 60)])
@@ -110,12 +121,13 @@ def test_rows_wait_longer_in_an_older_writer(tmp_path: Path, age: float, patienc
     writer = TableWriter(tmp_path, "metrics", "c1", clock=clock)
     clock.now += age
     writer.add(metric_row(1))
+    writer.flush()
     clock.now += 0.95 * patience
     writer.add(metric_row(2))
-    assert part_names(tmp_path) == []
+    assert len(part_names(tmp_path)) == 1
     clock.now += 0.1 * patience
     writer.add(metric_row(3))
-    assert len(part_names(tmp_path)) == 1
+    assert len(part_names(tmp_path)) == 2
 
 
 def test_attempts_count_over_all_tables_of_a_writer(tmp_path: Path) -> None:
@@ -225,7 +237,7 @@ def test_columns_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
         writer.add(metric_row(1, loss=1.0))
         for name in ("Loss", "STEP"):
             with pytest.raises(ValueError, match="differ only in case"):
-                writer.add(metric_row(2, **{name: 2.0}))
+                writer.add({**metric_row(2), name: 2.0})
     assert steps_seen(tmp_path) == [1]
 
 

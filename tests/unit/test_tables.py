@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_synthetic_study(tmp_path_factory.mktemp("storage"))
 
 
-def write_study(directory: Path, runs: dict[str, list[dict[str, Any]]], **study: Any) -> Path:
+def write_study(directory: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]], **study: Any) -> Path:
     """A study whose configurations have these runs, the seeds counting from 0."""
     metric = {"name": "validation/loss", "mode": "min", "select": "last", "across_seeds": "mean"}
     description = {"format": 1, "study": "demo", "swept": [], "metric": metric, "seeds": [0, 1], "rungs": [10, 100]}
@@ -44,7 +45,7 @@ def write_study(directory: Path, runs: dict[str, list[dict[str, Any]]], **study:
     return directory
 
 
-def run_row(config_id: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+def run_row(config_id: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     identity = {"study": "demo", "config_id": config_id, "run_id": f"{config_id}-s{seed}", "seed": seed}
     progress = {"step": 100, "epoch": 5.0, "tokens": 6400, "wall_seconds": 2.0, "revision": 0}
     machine = {"parameters": 10, "replication": "serial", "threads": 1, "device": "cpu", "host": "here"}
@@ -84,13 +85,13 @@ def test_the_summary_of_the_synthetic_study(synthetic: Path) -> None:
 def test_the_best_mean_comes_first(tmp_path: Path, mode: str, expected: list[str]) -> None:
     metric = {"name": "m", "mode": mode, "select": "last", "across_seeds": "mean"}
     values = {"c1": (3.0, 4.0), "c2": (0.0, 2.0), "c3": (1.4, 1.4)}
-    runs = {config_id: [{"value": value} for value in pair] for config_id, pair in values.items()}
+    runs: dict[str, Any] = {config_id: [{"value": value} for value in pair] for config_id, pair in values.items()}
     assert order(write_study(tmp_path, runs, metric=metric)) == expected
 
 
 def test_the_order_follows_the_aggregate_of_the_study(tmp_path: Path) -> None:
     metric = {"name": "m", "mode": "min", "select": "last", "across_seeds": "worst"}
-    runs = {"c1": [{"value": 0.0}, {"value": 2.0}], "c2": [{"value": 1.4}, {"value": 1.4}]}
+    runs: dict[str, Any] = {"c1": [{"value": 0.0}, {"value": 2.0}], "c2": [{"value": 1.4}, {"value": 1.4}]}
     assert order(write_study(tmp_path, runs, metric=metric)) == ["c2", "c1"]
 
 
@@ -110,7 +111,7 @@ def test_values_that_are_not_comparable_rank_behind(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_counts_as_the_worst_value_if_the_metric_has_one(tmp_path: Path) -> None:
-    runs = {
+    runs: dict[str, Any] = {
         "diverged": [{"value": 0.9}, {"value": None, "status": "diverged"}],
         "weak": [{"value": 0.4}, {"value": 0.4}],
         "strong": [{"value": 0.5}, {"value": 0.5}],
@@ -179,9 +180,10 @@ def test_a_summary_becomes_a_frame(synthetic: Path) -> None:
 # ------------------------------------------------------------------------------------------- grokking
 
 STEPS = (0, 100, 200, 300)
+Curves = dict[str, Sequence[float | None]]
 
 
-def write_curves(directory: Path, curves: dict[str, dict[str, list[float | None]]]) -> Path:
+def write_curves(directory: Path, curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Path:
     """A configuration "c1" whose runs have these series at STEPS."""
     write_study(directory, {"c1": []})
     with TableWriter(directory, "metrics", "c1") as writer:
@@ -192,9 +194,12 @@ def write_curves(directory: Path, curves: dict[str, dict[str, list[float | None]
 
 
 def test_everything_is_found_per_run_and_then_averaged(tmp_path: Path) -> None:
-    losses = {"train/loss": [3.0, 0.1, 0.2, 0.1], "validation/loss": [3.0, 4.0, 1.0, 2.0]}
+    losses: dict[str, Sequence[float | None]] = {
+        "train/loss": [3.0, 0.1, 0.2, 0.1],
+        "validation/loss": [3.0, 4.0, 1.0, 2.0],
+    }
     one = {**losses, "train/accuracy": [0.0, 1.0, 1.0, 1.0], "validation/accuracy": [0.0, 0.1, 0.92, 1.0]}
-    other = {**one, "train/accuracy": [0.0, 0.5, 1.0, 1.0], "validation/accuracy": [0.0, 0.96, 0.9, None]}
+    other: Curves = {**one, "train/accuracy": [0.0, 0.5, 1.0, 1.0], "validation/accuracy": [0.0, 0.96, 0.9, None]}
     (row,) = grokking_table(load(write_curves(tmp_path, {"c1-s0": one, "c1-s1": other})))
     assert (row.n, row.steps) == (2, 300)
     assert row.spreads["L_train"] == Spread(2, 0.1, 0.0)
@@ -204,7 +209,9 @@ def test_everything_is_found_per_run_and_then_averaged(tmp_path: Path) -> None:
     assert row.spreads["A_validation"].mean == pytest.approx(0.98)
     assert row.spreads["t_f(A)_train"].mean == 150.0
     assert row.spreads["t_f(A)_validation"].mean == 200.0  # steps 300 and 100
-    assert row.spreads["delta_t(A)"] == Spread(2, 50.0, pytest.approx(212.132, abs=1e-3))  # 200 and -100
+    delay = row.spreads["delta_t(A)"]
+    assert (delay.n, delay.mean) == (2, 50.0)  # of 200 and -100
+    assert delay.std == pytest.approx(212.132, abs=1e-3)
     reached = {threshold: (time.reached, time.step.mean) for threshold, time in row.thresholds.items()}
     assert reached == {0.9: (2, 150.0), 0.95: (2, 200.0), 0.99: (1, 300.0)}
     assert row.thresholds[0.99].text == "300 (not reached 1/2)"
@@ -305,7 +312,7 @@ def test_plain_rows_and_frames_are_exported_alike() -> None:
 
 
 def test_rows_with_different_columns_share_a_table() -> None:
-    rows = [{"a": 1}, {"b": float("nan"), "a": np.int64(2)}, {"b": [1, None]}]
+    rows: list[dict[str, object]] = [{"a": 1}, {"b": float("nan"), "a": np.int64(2)}, {"b": [1, None]}]
     assert export(rows, "csv") == 'a,b\n1,\n2,\n,"[1, null]"\n'
     assert export(rows, "markdown").splitlines()[2:] == ["| 1 | – |", "| 2 | – |", "| – | 1, – |"]
 

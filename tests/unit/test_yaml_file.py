@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rung.errors import StudyError
-from rung.yaml_file import dotted, parse_yaml, read_yaml
+from rung.yaml_file import dotted, leaves, nested, parse_yaml, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -196,3 +196,15 @@ def test_the_text_is_kept_as_it_was_given(tmp_path: Path) -> None:
     document = read_yaml(path, ["a=2"])
     assert document.text == "# comment\na: 1\n"
     assert document.data == {"a": 2}
+
+
+def test_dotted_keys_made_in_python_are_nested_too() -> None:
+    values = {"a.b": 1, "a": {"c.d": [2], "e": {}}}
+    assert nested(values) == {"a": {"b": 1, "c": {"d": [2]}, "e": {}}}
+    assert list(leaves(values)) == [(("a", "b"), 1), (("a", "c", "d"), [2]), (("a", "e"), {})]
+
+
+@pytest.mark.parametrize("values", [{"a.b": 1, "a": {"b": 2}}, {"a": 1, "a.b": 2}, {"a.b": 1, "a": 2}])
+def test_a_path_with_two_values_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="value"):
+        nested(values)

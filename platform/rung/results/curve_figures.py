@@ -75,7 +75,9 @@ class CurveDrawer:
         any_log = False
         for panel, metric in zip(panels, metrics, strict=True):
             # The losses of training and validation are compared, so they have one scale; so have the accuracies.
-            curves = [curve for other in metrics if _quantity(other) == _quantity(metric) for curve in self._curves(other)]
+            curves = [
+                curve for other in metrics if _quantity(other) == _quantity(metric) for curve in self._curves(other)
+            ]
             log = is_log(metric, curves)
             any_log |= log
             self._draw(panel, metric, log)
@@ -94,15 +96,12 @@ class CurveDrawer:
 
     def _draw(self, axes: Axes, metric: str, log: bool) -> None:
         # The best last, on top.
-        for config_id in reversed(self._looks.of):
-            look = self._looks.of[config_id]
+        for config_id, look in reversed(list(self._looks.of.items())):
             runs = [run for run in self._runs[config_id] if metric in run.curves]
             if runs:
                 self._draw_configuration(axes, look, runs, metric, log)
 
-    def _draw_configuration(
-        self, axes: Axes, look: Look, runs: Sequence[RunCurves], metric: str, log: bool
-    ) -> None:
+    def _draw_configuration(self, axes: Axes, look: Look, runs: Sequence[RunCurves], metric: str, log: bool) -> None:
         curves = [run.curves[metric] for run in runs]
         over_runs = band(curves, log=log)
         in_detail = self._is_in_detail(look)
@@ -129,9 +128,7 @@ class CurveDrawer:
         steps, low, high = over_runs.steps[there], over_runs.low[there], over_runs.high[there]
         if len(steps) > 1:
             kept = np.union1d(self._kept(steps, low), self._kept(steps, high))
-            axes.fill_between(
-                steps[kept], low[kept], high[kept], color=look.colour, alpha=0.13, linewidth=0
-            )
+            axes.fill_between(steps[kept], low[kept], high[kept], color=look.colour, alpha=0.13, linewidth=0)
 
     def _draw_mean(self, axes: Axes, look: Look, over_runs: Band, in_detail: bool) -> None:
         """Solid where all runs of the configuration report, dotted where only some of them still do."""
@@ -201,15 +198,13 @@ class CurveDrawer:
     def _explain(self, figure: Figure, panels: Sequence[Axes]) -> None:
         if self._looks.bar is not None:
             bar = self._looks.bar
-            scale = figure.colorbar(
-                ScalarMappable(bar.norm, bar.colormap), ax=list(panels), aspect=30, pad=0.02
-            )
+            scale = figure.colorbar(ScalarMappable(bar.norm, bar.colormap), ax=list(panels), aspect=30, pad=0.02)
             scale.set_label(clean(bar.path))
             scale.ax.yaxis.set_major_locator(FixedLocator(bar.ticks()))
             scale.ax.yaxis.set_minor_locator(NullLocator())
             scale.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
             scale.ax.yaxis.set_minor_formatter(NullFormatter())
-            scale.outline.set_visible(False)  # type: ignore[operator]
+            scale.outline.set_visible(False)
         if self._legend_rows:
             self._legend(figure)
 
@@ -280,7 +275,7 @@ class CurveDrawer:
         else:
             of = " of the coloured configurations" if crowded and not self._looks.bar else ""
             sentences.append(
-                f"Thin lines are single seeds{of}, thick lines their mean, shaded its 95 % Student-t interval "
+                f"Thin lines are single seeds{of}, thick lines their mean, shaded its 95\u00a0% Student-t interval "
                 f"(n = {self._n} per configuration)."
             )
             sentences.append("A mean is dotted where some of its runs have ended or not got that far.")

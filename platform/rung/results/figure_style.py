@@ -85,7 +85,8 @@ def styled() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        settings: Any = matplotlib.rcParams
+        settings.update(STYLE)
         yield
 
 
@@ -184,8 +185,8 @@ class Looks:
             return f"The colour is {self.bar.path}."
         if not self.is_crowded:
             return ""
-        coloured = len(self.highlighted)
-        return f"Of {len(self.of)} configurations the best {coloured} are in colour, the other {len(self.of) - coloured} grey."
+        everyone, coloured = len(self.of), len(self.highlighted)
+        return f"Of {everyone} configurations the best {coloured} are in colour, the other {everyone - coloured} grey."
 
 
 def choose_looks(best_first: Sequence[ConfigurationSummary]) -> Looks:

@@ -125,9 +125,9 @@ def _trouble(run: Mapping[str, Any]) -> Text:
 
 
 def dicts(relation: Any) -> list[dict[str, Any]]:
-    """The rows of a DuckDB relation."""
-    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
-    return rows
+    """The rows of a DuckDB relation. Not by way of Arrow: importing pyarrow takes longer than any light verb."""
+    columns = relation.columns
+    return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
 
 
 def _ago(seconds: float) -> str:

@@ -1,59 +1,83 @@
-"""How configurations survived the rungs, counted; and the words for how a run's value is chosen.
+"""How far configurations have come: their state in a word, and how many survived each rung.
 
 What the figures and the page of a report both say. Nothing heavy is imported.
 """
 
+from dataclasses import dataclass
+
 from rung.results.snapshot import Row, Snapshot
 from rung.results.tables import ConfigurationSummary
 
+STATUSES = ("completed", "stopped", "diverged", "failed", "running")
+"""Of runs."""
 
-def rung_rows(snapshot: Snapshot) -> list[Row]:
-    """One row per bracket and rung, and a last one for the budget; empty if nothing was decided.
 
-    `reported` = `went on` + `stopped` (+ `not decided`, for one that has got there and waits).
-    """
-    brackets = sorted({row["bracket"] for row in snapshot.decisions})
-    rows = []
-    for bracket, level in sorted({(row["bracket"], row["level"]) for row in snapshot.decisions}):
-        here = [row for row in snapshot.decisions if (row["bracket"], row["level"]) == (bracket, level)]
-        stopped = sum(row["decision"] == "stop" for row in here)
-        waiting = _waiting(snapshot, level) if len(brackets) == 1 else 0
-        rows.append(
-            {
-                "bracket": bracket,
-                "level": level,
-                "reported": len(here) + waiting,
-                "went on": len(here) - stopped,
-                "stopped": stopped,
-                "not decided": waiting,
-                "completed": 0,
-            }
+@dataclass(frozen=True, slots=True)
+class RungCount:
+    """What became of the configurations that reached a rung of a bracket, or the budget."""
+
+    level: int
+    """In units of the budget."""
+    bracket: int | None = None
+    """None for the budget, where nothing is decided."""
+    went_on: int = 0
+    stopped: int = 0
+    not_decided: int = 0
+    """Got there and wait for others."""
+    completed: int = 0
+    """At the budget only."""
+
+    @property
+    def reported(self) -> int:
+        """How many got there."""
+        return self.went_on + self.stopped + self.not_decided + self.completed
+
+
+def rung_counts(snapshot: Snapshot) -> list[RungCount]:
+    """Every rung at which something was decided, by bracket and level, then the budget; empty if nothing was."""
+    decisions: dict[tuple[int, int], list[str]] = {}
+    for row in snapshot.decisions:
+        decisions.setdefault((row["bracket"], row["level"]), []).append(row["decision"])
+    # Who waits in which bracket is not written anywhere.
+    is_one_bracket = len({bracket for bracket, _ in decisions}) == 1
+    rungs = [
+        RungCount(
+            level=level,
+            bracket=bracket,
+            went_on=len(here) - here.count("stop"),
+            stopped=here.count("stop"),
+            not_decided=_waiting(snapshot, level) if is_one_bracket else 0,
         )
-    return [*rows, _budget_row(snapshot)] if rows else []
+        for (bracket, level), here in sorted(decisions.items())
+    ]
+    completed = sum(is_through(entry) for entry in snapshot.search)
+    return [*rungs, RungCount(snapshot.study["budget"]["amount"], completed=completed)] if rungs else []
 
 
 def _waiting(snapshot: Snapshot, level: int) -> int:
-    """Configurations that have reached a rung where nothing was decided about them yet."""
     judged = {row["config_id"] for row in snapshot.decisions if row["level"] >= level}
     return sum(
-        entry.running > 0
-        and entry.level is not None
-        and entry.level >= level
-        and entry.config_id not in judged
-        for entry in snapshot.search
+        entry.running > 0 and (entry.level or 0) >= level and entry.config_id not in judged for entry in snapshot.search
     )
-
-
-def _budget_row(snapshot: Snapshot) -> Row:
-    amount = snapshot.study["budget"]["amount"]
-    completed = sum(is_through(entry) for entry in snapshot.search)
-    counts = {"reported": completed, "went on": 0, "stopped": 0, "not decided": 0, "completed": completed}
-    return {"bracket": None, "level": amount, **counts}
 
 
 def is_through(entry: ConfigurationSummary) -> bool:
     """Whether all of a configuration's runs have come to an end of their own, at least one by completing."""
     return entry.completed > 0 and entry.completed + entry.diverged + entry.failed == entry.planned
+
+
+def configuration_state(entry: ConfigurationSummary, *, live: bool) -> str:
+    """One word for a configuration with all its runs."""
+    if entry.stopped:
+        return "stopped"
+    begun = sum(getattr(entry, status) for status in STATUSES)
+    if not begun:
+        return "waiting"
+    if entry.running or begun < entry.planned:
+        return "running" if live else "unfinished"
+    if is_through(entry):
+        return "completed"
+    return "failed" if entry.failed else "diverged"
 
 
 def selection_in_words(metric: Row) -> str:

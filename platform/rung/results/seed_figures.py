@@ -22,8 +22,8 @@ from rung.results.figure_style import (
     short_label,
     value_text,
 )
-from rung.results.rungs import rung_rows, selection_in_words
-from rung.results.snapshot import Row, Snapshot
+from rung.results.rungs import RungCount, rung_counts, selection_in_words
+from rung.results.snapshot import Snapshot
 from rung.results.tables import ConfigurationSummary
 
 MAX_ROWS = 30
@@ -88,9 +88,7 @@ def _value_axis(axes: Axes, values: Sequence[float]) -> tuple[tuple[float, float
     return limits, log
 
 
-def _draw_row(
-    axes: Axes, row: int, entry: ConfigurationSummary, look: Look, limits: tuple[float, float]
-) -> None:
+def _draw_row(axes: Axes, row: int, entry: ConfigurationSummary, look: Look, limits: tuple[float, float]) -> None:
     values = [value for value in entry.values if value is not None]
     if row % 2:
         axes.axhspan(row - 0.5, row + 0.5, color="#F5F5F5", zorder=0, linewidth=0)
@@ -168,13 +166,11 @@ def _row_value(entry: ConfigurationSummary) -> str:
     return f"{interval_text(entry.interval)}\nn = {entry.n}{stopped}"
 
 
-def _seed_caption(
-    snapshot: Snapshot, entries: Sequence[ConfigurationSummary], looks: Looks, log: bool
-) -> str:
+def _seed_caption(snapshot: Snapshot, entries: Sequence[ConfigurationSummary], looks: Looks, log: bool) -> str:
     sentences = ["Best configuration first. Circles are single seeds, in each row from top to bottom."]
     if any(entry.interval.low is not None for entry in entries):
         sentences.append(
-            "Diamonds are means and bars their 95 % Student-t intervals, cut with an arrow where they go on."
+            "Diamonds are means and bars their 95\u00a0% Student-t intervals, cut with an arrow where they go on."
         )
     if any(entry.stopped for entry in entries):
         sentences.append("Hollow: stopped by the scheduler, so the value belongs to a smaller budget.")
@@ -193,17 +189,17 @@ def _seed_caption(
 
 def rung_picture(snapshot: Snapshot) -> Picture | None:
     """How many configurations reached each rung, went on and were stopped; None if nothing was decided."""
-    rungs = rung_rows(snapshot)
+    rungs = rung_counts(snapshot)
     if not rungs:
         return None
     figure = Figure((WIDTH, 2.3), layout="constrained")
     axes = figure.subplots()
     bottom = np.zeros(len(rungs))
     for kind, style in _RUNG_STYLES.items():
-        _stack(axes, kind, [row[kind] for row in rungs], bottom, style)
+        _stack(axes, kind, [getattr(rung, kind) for rung in rungs], bottom, style)
     axes.set_xlim(-0.6, len(rungs) - 0.4)
     axes.xaxis.set_major_locator(FixedLocator(range(len(rungs))))
-    axes.set_xticklabels([_rung_title(row, rungs) for row in rungs])
+    axes.set_xticklabels([_rung_title(rung, rungs) for rung in rungs])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("configurations")
     axes.set_xlabel(f"rung ({clean(snapshot.study['budget']['unit'])})")
@@ -214,18 +210,18 @@ def rung_picture(snapshot: Snapshot) -> Picture | None:
         name="rungs",
         title="Rungs",
         caption=_rung_caption(rungs),
-        summary="; ".join(_rung_in_words(row) for row in rungs) + ".",
+        summary="; ".join(map(_rung_in_words, rungs)) + ".",
         figure=figure,
     )
 
 
 _RUNG_STYLES: dict[str, dict[str, Any]] = {
-    "went on": {"color": "#4F7CAC"},
+    "went_on": {"color": "#4F7CAC"},
     "completed": {"color": "#1F3A5F"},
-    "not decided": {"color": "#FFFFFF", "edgecolor": FAINT, "linestyle": "--"},
+    "not_decided": {"color": "#FFFFFF", "edgecolor": FAINT, "linestyle": "--"},
     "stopped": {"color": "#E3E3E3", "edgecolor": "#8A8A8A", "hatch": "////"},
 }
-"""Greys and blues, which stand for no configuration."""
+"""By the field of RungCount. Greys and blues, which stand for no configuration."""
 
 
 def _stack(axes: Axes, kind: str, counts: Sequence[int], bottom: Any, style: dict[str, Any]) -> None:
@@ -234,32 +230,32 @@ def _stack(axes: Axes, kind: str, counts: Sequence[int], bottom: Any, style: dic
     if not len(there):
         return
     heights = np.asarray(counts)[there]
-    bars = axes.bar(there, heights, bottom=bottom[there], width=0.5, label=kind, linewidth=0.6, **style)
-    ink = "white" if kind in ("went on", "completed") else INK
+    label = kind.replace("_", " ")
+    bars = axes.bar(there, heights, bottom=bottom[there], width=0.5, label=label, linewidth=0.6, **style)
+    ink = "white" if kind in ("went_on", "completed") else INK
     for text in axes.bar_label(bars, label_type="center", color=ink, fontsize=7.5):
         if kind == "stopped":
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.2})
     bottom[there] += heights
 
 
-def _rung_title(row: Row, rungs: Sequence[Row]) -> str:
-    if row["bracket"] is None:
-        return f"{count_text(row['level'])} (budget)"
-    several = any(other["bracket"] for other in rungs)
-    return f"{count_text(row['level'])}\nbracket {row['bracket']}" if several else count_text(row["level"])
+def _rung_title(rung: RungCount, rungs: Sequence[RungCount]) -> str:
+    if rung.bracket is None:
+        return f"{count_text(rung.level)} (budget)"
+    several = any(other.bracket for other in rungs)
+    return f"{count_text(rung.level)}\nbracket {rung.bracket}" if several else count_text(rung.level)
 
 
-def _rung_caption(rungs: Sequence[Row]) -> str:
+def _rung_caption(rungs: Sequence[RungCount]) -> str:
     sentences = ["Configurations that reached each rung, and what the scheduler decided about them."]
-    if any(row["bracket"] for row in rungs):
+    if any(rung.bracket for rung in rungs):
         sentences.append("A bracket compares its own configurations only.")
-    if any(row["not decided"] for row in rungs):
+    if any(rung.not_decided for rung in rungs):
         sentences.append("Not decided: got there and waits for others.")
     return " ".join(sentences)
 
 
-def _rung_in_words(row: Row) -> str:
-    where = f"{row['level']:,}"
-    if row["completed"]:
-        return f"{row['completed']} completed at {where}"
-    return f"{row['reported']} reached {where}, of which {row['went on']} went on and {row['stopped']} were stopped"
+def _rung_in_words(rung: RungCount) -> str:
+    if rung.bracket is None:
+        return f"{rung.completed} completed at {rung.level:,}"
+    return f"of {rung.reported} that reached {rung.level:,}, {rung.went_on} went on and {rung.stopped} were stopped"

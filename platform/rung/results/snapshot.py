@@ -90,9 +90,7 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
 def metric_groups(names: Sequence[str]) -> list[str]:
     """What stands between split and quantity (`order_2` in `validation/order_2/loss`); none if there is only one."""
     found = [name.split("/") for name in names]
-    groups = {
-        parts[1] for parts in found if len(parts) == 3 and parts[0] in SPLITS and parts[2] in _QUANTITIES
-    }
+    groups = {parts[1] for parts in found if len(parts) == 3 and parts[0] in SPLITS and parts[2] in _QUANTITIES}
     return sorted(groups) if len(groups) > 1 else []
 
 

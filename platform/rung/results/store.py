@@ -4,8 +4,7 @@ Every row has one writer: the trial process of a configuration writes its `metri
 other tables. What is written twice after a crash is sorted out by readers (`views.py`) with the keys of `schema.py`;
 nothing here takes a row away that counts.
 
-Left out on purpose: locking (that a study has one driver is the driver's care) and threads (a writer belongs to
-one).
+Left out on purpose: locking (that a study has one driver is the driver's care) and threads (a writer belongs to one).
 """
 
 import json
@@ -35,9 +34,10 @@ _ROWS_PER_GROUP = 100_000
 class TableWriter:
     """Appends rows to one table of a study, as the only process that writes under the name `writer`.
 
-    Rows wait in memory and become a part when 1000 are waiting, or when a row comes and the first waiting one is
-    `flush_seconds` old. Call `flush` where rows must be safe, as before every checkpoint. While a writer grows old,
-    the wait grows to 2 % of its age, at most a minute: a day's sweep would leave tens of thousands of small files.
+    Rows become a part when 1000 are waiting, or when one comes `flush_seconds` or more after the last part was
+    written: frequent rows share a part, rare ones are seen at once. Call `flush` where rows must be safe, as before
+    every checkpoint. While a writer grows old, `flush_seconds` grows to 2 % of its age, at most a minute: a day's
+    sweep would leave tens of thousands of small files.
 
         with TableWriter(study_directory, "metrics", config_id) as metrics:
             metrics.add({"study": "demo", "run_id": run_id, "step": 100, ..., "train/loss": 0.31})
@@ -75,7 +75,7 @@ class TableWriter:
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
         self._clock = clock
-        self._opened_at = self._waiting_since = clock()
+        self._opened_at = self._flushed_at = clock()
 
     def add(self, row: Mapping[str, object]) -> None:
         """Take one row; `attempt` is filled in if the table has it and the row does not.
@@ -87,11 +87,9 @@ class TableWriter:
         now = self._clock()
         row = checked_row(self.table, {"attempt": self.attempt, **row} if self._has_attempt else row)
         self._check_spelling(row)
-        if not self._rows:
-            self._waiting_since = now
         self._rows.append(row)
         patience = max(self._flush_seconds, min(60.0, 0.02 * (now - self._opened_at)))
-        if len(self._rows) >= self._flush_rows or now - self._waiting_since >= patience:
+        if len(self._rows) >= self._flush_rows or now - self._flushed_at >= patience:
             self.flush()
 
     def flush(self) -> Path | None:
@@ -105,6 +103,7 @@ class TableWriter:
         publish(path, lambda file: pq.write_table(rows, file, compression=_COMPRESSION))
         self._sequence += 1
         self._rows.clear()
+        self._flushed_at = self._clock()
         return path
 
     def close(self) -> None:

@@ -35,8 +35,6 @@ Row = dict[str, Any]
 _STATUSES = ("completed", "stopped", "diverged", "failed", "running")
 _PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
 """The column of `runs` that counts in a budget's unit."""
-
-
 _RUN_COLUMNS = "config_id, seed, status, value, step, epoch, tokens, wall_seconds"
 
 

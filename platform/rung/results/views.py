@@ -86,7 +86,7 @@ class Views:
         found = part_schemas(self.connection, new)
         self._schemas.update(found)
         missing = [path for path in new if path not in found]
-        if not all(map(os.path.exists, missing)):
+        if not all(map(os.path.lexists, missing)):
             return False
         self._damaged.update((path, _signature(path)) for path in missing)
         self._show(
@@ -122,7 +122,7 @@ def part_schemas(connection: "DuckDBPyConnection", paths: Sequence[str]) -> dict
         if len(paths) > 1:  # find the damaged ones by halving: they are few
             half = len(paths) // 2
             return part_schemas(connection, paths[:half]) | part_schemas(connection, paths[half:])
-        if os.path.exists(paths[0]):
+        if os.path.lexists(paths[0]):
             message = f"{paths[0]} cannot be read and is left out: {error}"
             warnings.warn(message, UnreadablePartWarning, stacklevel=2)
         return {}
