@@ -30,7 +30,8 @@ class MadeUp:
     stopped: Mapping[int, int] = field(default_factory=dict)
     """Configuration (position in the plan) to the rung where the scheduler stopped it."""
     ended: Mapping[tuple[int, int], tuple[str, int, str]] = field(default_factory=dict)
-    """(Configuration, seed) to status, step and text of a run that is running, diverged or failed there."""
+    """(Configuration, seed) to status, step and text of a run that is running, diverged or failed there; at step -1
+    before its first report."""
     groups: Sequence[str] = ()
     """Parts of the data with their own losses and accuracies."""
     metric: Mapping[str, Any] = field(default_factory=dict)
@@ -124,25 +125,26 @@ def _write_run(
     for step in steps:
         values = _metrics(made_up, index, number, step)
         metrics.add({**about, **_progress(step), "reported_at": _time(index, step), **values})
-    value = _metrics(made_up, index, number, steps[-1]).get(made_up.metric.get("name", "validation/accuracy"))
+    reached = steps[-1] if steps else 0
+    value = _metrics(made_up, index, number, reached)[made_up.metric.get("name", "validation/accuracy")]
     runs.add(
         {
             **about,
-            **_progress(steps[-1]),
+            **_progress(reached),
             "status": status,
             "ended_by": _ENDED_BY.get(status),
             "error": text or None,
             "revision": 1,
             "value": None if status in ("diverged", "failed") else value,
             "best": value,
-            "best_step": steps[-1],
-            "diverged_step": steps[-1] if status == "diverged" else None,
+            "best_step": reached,
+            "diverged_step": reached if status == "diverged" else None,
             "parameters": 101_668,
             "replication": "serial",
             "threads": 1,
             "device": "cpu",
             "host": "workstation",
-            "updated_at": _time(index, steps[-1]),
+            "updated_at": _time(index, reached),
         }
     )
 

@@ -189,18 +189,20 @@ class _TrainableChecks:
 
     def _combinations(self, expansion: Expansion) -> Iterator[Problem]:
         """Configurations of which every value is fine by itself."""
-        labels: dict[tuple[KeyPath, str], list[str]] = {}
+        reasons: dict[tuple[KeyPath, str], list[str]] = {}
         for refusal in expansion.refusals:
             for finding in refusal.findings:
                 if finding.is_combination:
-                    labels.setdefault((finding.path, finding.message), []).append(refusal.label)
-        for (path, message), refused in list(labels.items())[:MOST_NAMED]:
-            more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            which = f"{refused[0]}{more}: " if self.dimensions else ""
+                    reasons.setdefault((finding.path, finding.message), []).append(refusal.label)
+        named = list(reasons.items())[:MOST_NAMED]
+        for (path, message), labels in named:
+            more = f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
+            which = f"{labels[0]}{more}: " if self.dimensions else ""
             yield self.document.problem(f"{which}{message}", self._blamed(path, message))
-        named = sum(len(refused) for refused in list(labels.values())[:MOST_NAMED])
-        if labels and expansion.refused > named:
-            count = expansion.refused - named
+        refused = {label for labels in reasons.values() for label in labels}
+        shown = {label for _, labels in named for label in labels}
+        count = len(refused - shown) + expansion.refused - len(expansion.refusals)
+        if reasons and count:
             text = f"{count:,} more of {expansion.points:,} combinations are refused"
             yield self.document.problem(text, ("space",), "restrict a dimension with when, or shorten a grid")
 

@@ -28,7 +28,7 @@ class Cell:
     numbers: tuple[Number, ...] = ()
     """In place of `text`."""
     note: str = ""
-    """Small print below."""
+    """Small print below; line breaks stay."""
     colour: str = ""
     """The configuration's colour in the figures."""
     status: str = ""
@@ -54,6 +54,8 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
+    is_prose: bool = False
+    """Its cells are long and may be broken anywhere."""
 
     @property
     def groups(self) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.results.export import spread_text
+from rung.results.export import number_text, spread_text
 from rung.results.grokking import GrokkingRow
 from rung.results.report_table import (
     MISSING,
@@ -58,7 +58,7 @@ def configuration_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table
             count_cell(entry.level),
             count_cell(entry.steps),
             count_cell(parameters.get(entry.config_id)),
-            number_cell(entry.wall_seconds / 3600),
+            _hours_cell(entry.wall_seconds / 3600),
         ]
         for place, entry in enumerate(snapshot.search, start=1)
     ]
@@ -120,10 +120,10 @@ def confirm_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table | Non
 _FOLDED_FROM = 24
 """Rows up to which a long table is shown at once."""
 _GROKKING_NAMES = (
-    ("best loss L", (("train", "L_train"), ("validation", "L_validation"))),
-    ("best accuracy A", (("train", "A_train"), ("validation", "A_validation"))),
-    ("steps t_f to L", (("train", "t_f(L)_train"), ("validation", "t_f(L)_validation"), ("Δt", "delta_t(L)"))),
-    ("steps t_f to A", (("train", "t_f(A)_train"), ("validation", "t_f(A)_validation"), ("Δt", "delta_t(A)"))),
+    ("best loss L", (("train", "L_train"), ("val.", "L_validation"))),
+    ("best accuracy A", (("train", "A_train"), ("val.", "A_validation"))),
+    ("steps t_f to L", (("train", "t_f(L)_train"), ("val.", "t_f(L)_validation"), ("Δt", "delta_t(L)"))),
+    ("steps t_f to A", (("train", "t_f(A)_train"), ("val.", "t_f(A)_validation"), ("Δt", "delta_t(A)"))),
 )
 
 
@@ -159,8 +159,8 @@ def _spread_cell(over_runs: Spread, censored: int = 0, n: int = 0) -> Cell:
     mean, _, std = spread_text(over_runs).partition(" ± ")
     notes = [f"± {std}"] if std else []
     if censored:
-        notes.append(f"not reached {censored}/{n}")
-    return Cell(numbers=(Number(mean or MISSING, over_runs.mean),), note=", ".join(notes))
+        notes.append(f"not reached\n{censored}/{n}")
+    return Cell(numbers=(Number(mean or MISSING, over_runs.mean),), note="\n".join(notes))
 
 
 def rung_table(snapshot: Snapshot) -> Table | None:
@@ -247,8 +247,8 @@ def cost_table(snapshot: Snapshot) -> Table | None:
             count_cell(cost.runs),
             count_cell(round(cost.steps)),
             count_cell(round(cost.tokens)),
-            number_cell(cost.hours),
-            number_cell(cost.core_hours),
+            _hours_cell(cost.hours),
+            _hours_cell(cost.core_hours),
         ]
         for name, cost in parts
     ]
@@ -259,6 +259,10 @@ def cost_table(snapshot: Snapshot) -> Table | None:
         "Starting processes and waiting are not in them."
     )
     return Table("table-cost", caption, columns, rows)
+
+
+def _hours_cell(hours: float) -> Cell:
+    return Cell(numbers=(Number(number_text(hours, 3), hours),))
 
 
 def cost_of(runs: Sequence[Row]) -> Cost:
@@ -290,7 +294,7 @@ def launch_table(launches: Sequence[Row]) -> Table | None:
         for launch in launches
     ]
     caption = "Every launch of the study, oldest first. Threads are those of one training process."
-    return Table("table-launches", caption, [Column(title) for title in titles], rows)
+    return Table("table-launches", caption, [Column(title) for title in titles], rows, is_prose=True)
 
 
 def _changes(launch: Row) -> str:
