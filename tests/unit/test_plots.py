@@ -18,8 +18,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from rung.results.curves import Curve, band, load_curves, thin
 from rung.results.curve_figures import is_log, value_limits
+from rung.results.curves import Curve, band, load_curves, thin
 from rung.results.figure_style import (
     COLOURED_OF_MANY,
     GREY,
@@ -97,9 +97,7 @@ def test_band_follows_the_runs_that_are_left() -> None:
 
 
 def test_band_interpolates_between_reports_but_never_beyond_them() -> None:
-    over_runs = band(
-        [Curve(np.array([0.0, 10]), np.array([0.0, 10])), Curve(np.array([5.0, 20]), np.array([5.0, 20]))]
-    )
+    over_runs = band([Curve(np.array([0.0, 10]), np.array([0.0, 10])), Curve(np.array([5.0, 20]), np.array([5.0, 20]))])
     assert over_runs.steps.tolist() == [0, 5, 10, 20]
     assert over_runs.mean.tolist() == [0, 5, 10, 20]
     assert over_runs.runs.tolist() == [1, 2, 2, 1]
@@ -107,9 +105,7 @@ def test_band_interpolates_between_reports_but_never_beyond_them() -> None:
 
 def test_logarithmic_band_is_geometric_and_leaves_out_zeros() -> None:
     steps = np.array([0.0, 1])
-    over_runs = band(
-        [Curve(steps, np.array([1.0, 0.0])), Curve(steps, np.array([100.0, 7.0]))], log=True
-    )
+    over_runs = band([Curve(steps, np.array([1.0, 0.0])), Curve(steps, np.array([100.0, 7.0]))], log=True)
     assert over_runs.mean == pytest.approx([10, 7])
     assert over_runs.runs.tolist() == [2, 1]
     assert over_runs.low[0] > 0
@@ -252,9 +248,7 @@ def test_dense_first_reports_get_a_logarithmic_step_axis(tmp_path: Path) -> None
     assert _panels(_pictures(snapshot)["learning_curves"])[0].get_xscale() == "symlog"
 
 
-def test_strip_plot_lists_the_best_first_with_every_seed(
-    synthetic: Snapshot, pictures: dict[str, Picture]
-) -> None:
+def test_strip_plot_lists_the_best_first_with_every_seed(synthetic: Snapshot, pictures: dict[str, Picture]) -> None:
     axes = _panels(pictures["seeds"])[0]
     labels = [label.get_text().split("\n") for label in axes.get_yticklabels()]
     assert [label[0] for label in labels] == [entry.label for entry in synthetic.search]

@@ -30,12 +30,12 @@ from rung.results.figure_style import (
     Look,
     Looks,
     Picture,
-    clean,
     count_text,
     short_label,
     value_text,
 )
 from rung.results.snapshot import Snapshot
+from rung.results.text import one_line
 
 GROUP_PREFIX = "loss_and_accuracy_"
 
@@ -199,7 +199,7 @@ class CurveDrawer:
         if self._looks.bar is not None:
             bar = self._looks.bar
             scale = figure.colorbar(ScalarMappable(bar.norm, bar.colormap), ax=list(panels), aspect=30, pad=0.02)
-            scale.set_label(clean(bar.path))
+            scale.set_label(one_line(bar.path))
             scale.ax.yaxis.set_major_locator(FixedLocator(bar.ticks()))
             scale.ax.yaxis.set_minor_locator(NullLocator())
             scale.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
@@ -266,7 +266,7 @@ class CurveDrawer:
 
     def _caption(self, metrics: Sequence[str], any_log: bool) -> str:
         most = max((len(runs) for runs in self._runs.values()), default=0)
-        sentences = [f"{_listing(map(clean, metrics))} over the optimizer steps."]
+        sentences = [f"{_listing(map(one_line, metrics))} over the optimizer steps."]
         crowded = self._looks.is_crowded
         if most < 2:
             sentences.append("One line per configuration, which has one seed: there is no interval.")
@@ -293,7 +293,7 @@ class CurveDrawer:
 
     def _summary(self, title: str, metrics: Sequence[str]) -> str:
         shown = sum(bool(runs) for runs in self._runs.values())
-        return f"{title}: {_listing(map(clean, metrics))} over optimizer steps for {shown} configurations."
+        return f"{title}: {_listing(map(one_line, metrics))} over optimizer steps for {shown} configurations."
 
     # Data.
 
@@ -336,7 +336,7 @@ def _scale_values(axes: Axes, metric: str, limits: tuple[float, float], *, log: 
 
 def axis_label(metric: str) -> str:
     """`validation/order_2/accuracy` as "validation order_2 accuracy (fraction)"."""
-    words = clean(metric).replace("/", " ")
+    words = one_line(metric).replace("/", " ")
     if metric == "parameter_norm":
         return "L2 norm of the parameters"
     return f"{words} (fraction)" if metric.rpartition("/")[2] == "accuracy" else words

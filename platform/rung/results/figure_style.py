@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rung.results.tables import ConfigurationSummary
+from rung.results.text import one_line
 
 WIDTH = 7.2
 """Inches: the text width of a two-column page."""
@@ -225,15 +226,9 @@ def _number(value: object) -> float:
 # ---------------------------------------------------------------------------------------------------- text
 
 
-def clean(text: object) -> str:
-    """A user's text on one line, without what neither XML nor a font can show."""
-    valid = re.sub(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", str(text))
-    return " ".join(valid.split())
-
-
 def short_label(text: object, length: int = _LABEL_LENGTH) -> str:
     """A configuration's label, cut in the middle, where labels of one study differ least."""
-    label = clean(text) or "(no label)"
+    label = one_line(text) or "(no label)"
     if len(label) <= length:
         return label
     return f"{label[: length - length // 2 - 1].rstrip()}…{label[-(length // 2) :].lstrip()}"
@@ -306,7 +301,7 @@ def inline_svg(document: str, prefix: str, label: str) -> str:
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "role": "img",
-        "aria-label": clean(label),
+        "aria-label": one_line(label),
         # What matplotlib's style sheet says about every element, as inherited properties.
         "style": "stroke-linejoin:round;stroke-linecap:butt",
     }

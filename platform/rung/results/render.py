@@ -23,8 +23,11 @@ _STATUS_STYLE = {
 }
 
 
-_WIDE_ONLY = ("rung", "steps", "seconds")
+_WIDE_ONLY = ("runs", "rung", "steps", "seconds")
 """Columns of the summary that a terminal of less than 120 columns has no room for."""
+
+_FOLDED = ("seeds", "reason", "message", "error")
+"""Columns whose text is broken where the terminal ends; the others stay in one piece."""
 
 
 def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
@@ -48,7 +51,7 @@ def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(
-            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=name in ("id", "n")
+            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=name not in _FOLDED
         )
     for row in rows:
         # Text: nothing that a user wrote is taken for markup.

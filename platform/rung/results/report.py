@@ -8,7 +8,6 @@ Works for a study in any state, also while it runs. What the page says is in `re
 imported when a report is written, not before.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from rung.results import report_facts as facts
 from rung.results import report_tables as tables
 from rung.results.files import replace_file
 from rung.results.snapshot import Snapshot, take_snapshot
+from rung.results.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -100,9 +100,6 @@ def _template() -> "Template":
     return environment.get_template("report.html.j2")
 
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-
-
 def _printable(value: Any) -> Any:
-    """Text without control characters, changes of reading direction and lone surrogates; markup as it is."""
-    return _UNPRINTABLE.sub("\ufffd", value) if type(value) is str else value
+    """What the template does with every value before it escapes it; markup stays as it is."""
+    return printable(value) if type(value) is str else value

@@ -215,7 +215,7 @@ def savings(snapshot: Snapshot) -> str:
     share = hours / (hours + spent.core_hours) if hours else steps / (steps + spent.steps)
     return (
         f"Stopping {_plural(len(begun), 'run')} early saved about {number_text(hours, 3)} core-hours and "
-        f"{steps:,.0f} steps, {100 * share:.0f} % of what training every run to the budget would have cost. "
+        f"{steps:,.0f} steps, {100 * share:.0f}\u00a0% of what training every run to the budget would have cost. "
         "Estimated from each stopped run's own pace; runs that never began are not counted."
     )
 

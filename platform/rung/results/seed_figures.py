@@ -17,7 +17,6 @@ from rung.results.figure_style import (
     Look,
     Looks,
     Picture,
-    clean,
     count_text,
     short_label,
     value_text,
@@ -25,6 +24,7 @@ from rung.results.figure_style import (
 from rung.results.rungs import RungCount, rung_counts, selection_in_words
 from rung.results.snapshot import Snapshot
 from rung.results.tables import ConfigurationSummary
+from rung.results.text import one_line
 
 MAX_ROWS = 30
 """Configurations in the strip plot; the table of configurations has all."""
@@ -52,14 +52,14 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
         _draw_row(axes, row, entry, looks.of[entry.config_id], limits)
     _label_rows(axes, entries)
     metric = snapshot.study["metric"]
-    axes.set_xlabel(f"{clean(metric['name'])}, {selection_in_words(metric)}")
+    axes.set_xlabel(f"{one_line(metric['name'])}, {selection_in_words(metric)}")
     best = entries[0]
     return Picture(
         name="seeds",
         title="Seeds",
         caption=_seed_caption(snapshot, entries, looks, log),
-        summary=f"{clean(metric['name'])} of every seed in {len(entries)} configurations. The best is "
-        f"{clean(best.label)}: {interval_text(best.interval)}, n = {best.n}.",
+        summary=f"{one_line(metric['name'])} of every seed in {len(entries)} configurations. The best is "
+        f"{one_line(best.label)}: {interval_text(best.interval)}, n = {best.n}.",
         figure=figure,
     )
 
@@ -202,7 +202,7 @@ def rung_picture(snapshot: Snapshot) -> Picture | None:
     axes.set_xticklabels([_rung_title(rung, rungs) for rung in rungs])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("configurations")
-    axes.set_xlabel(f"rung ({clean(snapshot.study['budget']['unit'])})")
+    axes.set_xlabel(f"rung ({one_line(snapshot.study['budget']['unit'])})")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(False, axis="x")
     figure.legend(loc="outside right upper")

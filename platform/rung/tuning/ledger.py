@@ -102,6 +102,12 @@ class Ledger:
                 self._writers["configurations"].add(row)
         self._writers["configurations"].flush()
 
+    def start(self, config_id: str) -> None:
+        """Records that a configuration is being trained now, for the first time or again."""
+        if not self.runs[config_id]:
+            self.event("configuration_started", self.labels.get(config_id, ""), config_id)
+        self.states[config_id] = "running"
+
     def report(self, config_id: str, rows: Iterable[Row]) -> None:
         """Records the runs of a configuration as a trial reports them."""
         for row in rows:

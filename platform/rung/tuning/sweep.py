@@ -118,7 +118,7 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
     from ray import tune
 
     from rung.tuning.trial import ConfigurationTrial
-    from rung.tuning.tune_scheduler import TuneScheduler
+    from rung.tuning.tune_scheduler import StartCallback, TuneScheduler
 
     search = search_of(study, plan, ledger, rule, THREADS)
     scratch = ledger.directory / ".tune"
@@ -138,6 +138,7 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
             name="scratch",
             storage_path=str(scratch.resolve()),
             verbose=0,
+            callbacks=[StartCallback(ledger)],
             failure_config=tune.FailureConfig(max_failures=study.failures.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

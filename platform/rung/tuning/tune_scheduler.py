@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -55,7 +56,6 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         config_id, level = result["config_id"], result["level"]
         self._ledger.report(config_id, result["rows"])
-        self._ledger.states[config_id] = "running"
         if result["ended"]:
             self._finish(tune_controller, config_id, level, result["value"])
             return str(TrialScheduler.STOP)
@@ -101,6 +101,19 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def debug_string(self) -> str:
         return f"rung: {self._rule.name}"
+
+
+class StartCallback(Callback):  # type: ignore[misc]
+    """Tells the ledger when Tune starts a trial, or takes up a paused one."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # pickled by Tune, never restored: see TuneScheduler
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._ledger.start(_config_id(trial))
 
 
 def _config_id(trial: Trial) -> str:
