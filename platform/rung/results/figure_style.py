@@ -258,6 +258,9 @@ def value_text(value: float, _position: object = None) -> str:
 def settle(figure: Figure) -> None:
     """Lay a figure out once and for all, as otherwise every file would do twice."""
     engine = figure.get_layout_engine()
+    for axes in figure.axes:
+        for drawn in (*axes.lines, *axes.collections):
+            drawn.set_in_layout(False)  # what lies within the axes needs no place of its own
     if engine is not None:
         with styled():
             engine.execute(figure)

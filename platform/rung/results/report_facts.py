@@ -21,6 +21,8 @@ _TEXT_LIMIT = 8000
 """Letters of an error's text."""
 _TROUBLE_RUNS = 12
 """Runs that are named with the text they share."""
+_LONG_LIST = 12
+"""Values up to which a list is written out."""
 _PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
 """The column of `runs` that counts in a budget's unit."""
 
@@ -95,9 +97,9 @@ def verdict(snapshot: Snapshot) -> list[str]:
 
 
 def _ahead(snapshot: Snapshot) -> list[str]:
-    """How far the best is ahead of the second, seed by seed; nothing if the second was trained for less."""
+    """How far the best is ahead of the second, seed by seed; nothing if they were not trained alike."""
     best, second = snapshot.search[:2]
-    if second.stopped or second.mean is None:
+    if best.running or second.running or second.stopped or second.mean is None:
         return []
     sign = 1 if snapshot.study["metric"]["mode"] == "max" else -1
     others = dict(zip(second.seeds, second.values, strict=True))
@@ -157,6 +159,8 @@ def _dimension(study: Row, path: str) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, list) and len(value) > _LONG_LIST:
+        return f"{', '.join(map(_value, value[:3]))}, …, {_value(value[-1])} ({len(value)} values)"
     if isinstance(value, list):
         return ", ".join(map(_value, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from rung.errors import RungError, StorageError
+from rung.locks import FileLock
 from rung.results.store import TableWriter
 from rung.trainable import find_trainable
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -26,6 +27,9 @@ from rung.training.loop import train
 from rung.training.run import Goal, Progress, Report, Run
 
 log = logging.getLogger(__name__)
+
+WAIT_FOR_PREDECESSOR = 120.0
+"""Seconds after which a process that still holds a configuration is an error."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class SerialReplication:
 
     Raises:
         StorageError: the study's directory cannot be written.
+        RungError: another process trains this configuration.
         RungError: the trainable cannot be found.
     """
 
@@ -80,6 +85,9 @@ class SerialReplication:
         self._catch = catch
         self._trainable = find_trainable(assignment.trainable)
         self._config = self._trainable.Config.model_validate(assignment.config)
+        # The process of a killed driver may live for some seconds more, and must not write beside this one.
+        lock = Path(assignment.directory) / "checkpoints" / f"{assignment.config_id}.lock"
+        self._lock = FileLock(lock, wait=WAIT_FOR_PREDECESSOR)
         self._writer = TableWriter(Path(assignment.directory), "metrics", assignment.config_id)
         self._runs: dict[int, Run] = {}
         self._failed: dict[int, Progress] = {}
@@ -108,6 +116,7 @@ class SerialReplication:
         """Writes what is still in memory and lets the models go."""
         self._writer.close()
         self._runs.clear()
+        self._lock.release()
 
     def _advance_run(self, seed: int, level: float) -> None:
         run = self._runs.get(seed) or self._open(seed)

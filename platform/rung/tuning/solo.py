@@ -19,7 +19,7 @@ from rung.study import Study
 from rung.training import environment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Ledger
-from rung.tuning.lock import study_lock
+from rung.locks import study_lock
 from rung.tuning.study_directory import configuration_rows, write_study
 
 SUFFIX = ".solo"

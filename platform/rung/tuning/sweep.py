@@ -25,7 +25,7 @@ from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
 from rung.tuning.ledger import Ledger
-from rung.tuning.lock import study_lock
+from rung.locks import study_lock
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler
