@@ -1,8 +1,8 @@
 """rung: sweeps of small language-model experiments on Ray, with seeds as part of every configuration.
 
-    import rung
-    study = rung.load("demo")          # a study's results, while it runs or afterwards
-    study.metrics.df()                 # pandas; .to_arrow_table() for Arrow
+import rung
+study = rung.load("demo")          # a study's results, while it runs or afterwards
+study.metrics.df()                 # pandas; .to_arrow_table() for Arrow
 """
 
 from __future__ import annotations

@@ -26,14 +26,10 @@ app = typer.Typer(
 )
 
 StudyFile = Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY.yaml")]
-StudyName = Annotated[
-    str, typer.Argument(help="A study file, a study's name, or its directory.", metavar="STUDY")
-]
+StudyName = Annotated[str, typer.Argument(help="A study file, a study's name, or its directory.", metavar="STUDY")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", help="Override a key of the study file: seeds=4, base.modulus=97.", metavar="KEY=VALUE"
-    ),
+    typer.Option("--set", help="Override a key of the study file: seeds=4, base.modulus=97.", metavar="KEY=VALUE"),
 ]
 
 _debug = False
@@ -41,9 +37,7 @@ _debug = False
 
 @app.callback()
 def _options(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show Python tracebacks and Ray's own messages.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show Python tracebacks and Ray's own messages.")] = False,
 ) -> None:
     global _debug
     _debug = debug
@@ -53,9 +47,7 @@ def _options(
 def plan(
     study_file: StudyFile,
     overrides: Overrides = None,
-    configurations: Annotated[
-        bool, typer.Option("--configurations", help="List every configuration.")
-    ] = False,
+    configurations: Annotated[bool, typer.Option("--configurations", help="List every configuration.")] = False,
 ) -> None:
     """Show what a study would run: configurations, seeds, rungs, cost. Runs nothing."""
     from rung.plan_view import render
@@ -79,8 +71,7 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
         outcome = run_sweep(study, planned, text, console, debug=_debug)
     except KeyboardInterrupt:
         console.print(
-            f"\ninterrupted. Everything reported so far is in {study.directory}\n"
-            f"go on with: {_command_line()}",
+            f"\ninterrupted. Everything reported so far is in {study.directory}\ngo on with: {_command_line()}",
             highlight=False,
             soft_wrap=True,
         )
@@ -102,9 +93,7 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
 @app.command()
 def status(
     study: StudyName,
-    decisions: Annotated[
-        bool, typer.Option("--decisions", help="List every decision and its reason.")
-    ] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="List every decision and its reason.")] = False,
 ) -> None:
     """Show how far a study has come, from its tables; works while it runs."""
     from rung.results.query import load
@@ -176,9 +165,7 @@ def train(
 
 @app.command()
 def schema(
-    trainable: Annotated[
-        str | None, typer.Argument(help="Complete base and space for this trainable.")
-    ] = None,
+    trainable: Annotated[str | None, typer.Argument(help="Complete base and space for this trainable.")] = None,
 ) -> None:
     """Print the JSON Schema of study files, for editors."""
     import json

@@ -1,4 +1,4 @@
-"""Where results come from: commit, uncommitted changes, versions, machine, command. Kept for every launch of a study."""
+"""Where results come from: commit, uncommitted changes, versions, machine, command; kept for every launch."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -18,7 +18,8 @@ from pydantic import Field, field_validator, model_validator
 
 from rung.space import Dimension
 from rung.space_reader import read_space
-from rung.training.config import StrictModel
+from rung.trainable import find_trainable
+from rung.training.config import StrictModel, TrainableConfig
 from rung.yaml_file import dotted, nested
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
         "study": data.pop("study"),
         "trainable": data.pop("trainable"),
         "swept": list(study.space),
-        "metric": data.pop("metric"),
+        "metric": {**data.pop("metric"), "worst_value": worst_value(study, plan.examples[0].config)},
         "budget": {
             "unit": unit,
             "amount": study.budget.amount,
@@ -292,6 +293,12 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
         "base": plan.base,
         **data,
     }
+
+
+def worst_value(study: Study, config: TrainableConfig) -> float | None:
+    """The worst value that the study's metric can take, if it has one: what a diverged run counts as."""
+    metric = find_trainable(study.trainable).metrics(config).get(study.metric.name)
+    return metric.worst if metric is not None else None
 
 
 _NOT_COMPARED = ("storage", "resources", "checkpoints", "failures", "swept", "rungs")
@@ -319,12 +326,3 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) ->
         elif before != after:
             found.append((path, before, after))
     return found
-
-
-def only_adds(difference: Difference) -> bool:
-    """Whether a difference leaves every run of the old study in the new one: more seeds, samples, or grid values."""
-    path, old, new = difference
-    if path == "samples":
-        return bool(new >= old)
-    is_list = path == "seeds" or (path.startswith("space.") and path.endswith(".grid"))
-    return is_list and isinstance(old, list) and isinstance(new, list) and all(value in new for value in old)

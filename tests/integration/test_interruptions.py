@@ -95,9 +95,7 @@ def test_a_killed_trial_process_is_restarted_where_it_was(
     assert "trial_restarted" in {row["kind"] for row in rows(rung.results(), "events")}
 
 
-def test_ctrl_c_says_how_to_go_on(
-    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
-) -> None:
+def test_ctrl_c_says_how_to_go_on(rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]) -> None:
     study = rung.study(base=SLOW)
     process = rung.start("run", study)
     processes.append(process)
@@ -114,9 +112,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert {"interrupted", "resume", "finished"} <= set(kinds)
 
 
-def test_a_second_driver_is_refused_and_the_first_goes_on(
-    rung: Rung, processes: list[subprocess.Popen[str]]
-) -> None:
+def test_a_second_driver_is_refused_and_the_first_goes_on(rung: Rung, processes: list[subprocess.Popen[str]]) -> None:
     study = rung.study(base=SLOW)
     first = rung.start("run", study)
     processes.append(first)
@@ -148,18 +144,14 @@ def test_a_seed_that_diverges_is_a_result(rung: Rung) -> None:
     study = rung.study(base={"evaluation": {"every": 5}, "diverge_for_seed": 2}, scheduler={"name": "fifo"})
     assert "diverged" in rung("run", study)
     diverged = [row for row in rows(rung.results(), "runs") if row["status"] == "diverged"]
-    assert {(row["seed"], row["diverged_step"], row["ended_by"]) for row in diverged} == {
-        (2, 3, "divergence")
-    }
+    assert {(row["seed"], row["diverged_step"], row["ended_by"]) for row in diverged} == {(2, 3, "divergence")}
     assert "nothing left to do" in rung("run", study)
 
 
 def test_another_study_of_the_same_name_is_refused(rung: Rung) -> None:
     base = {"evaluation": {"every": 20}}
     rung("run", rung.study(base=base, scheduler={"name": "fifo"}, seeds=1))
-    message = rung(
-        "run", rung.study(base={**base, "noise": 0.5}, scheduler={"name": "fifo"}, seeds=1), code=2
-    )
+    message = rung("run", rung.study(base={**base, "noise": 0.5}, scheduler={"name": "fifo"}, seeds=1), code=2)
     assert "another study" in message
     assert "noise" in message
     assert "storage" in message

@@ -59,9 +59,7 @@ def test_every_report_is_a_row_and_none_stands_twice(finished: tuple[Rung, str])
 def test_decisions_say_who_was_stopped_and_why(finished: tuple[Rung, str]) -> None:
     rung, _ = finished
     decisions = rows(rung.results(), "decisions")
-    assert [(d["level"], d["decision"]) for d in sorted(decisions, key=lambda d: d["order"])].count(
-        (10, "stop")
-    ) == 3
+    assert [(d["level"], d["decision"]) for d in sorted(decisions, key=lambda d: d["order"])].count((10, "stop")) == 3
     stopped = {d["config_id"] for d in decisions if d["decision"] == "stop"}
     assert stopped == {r["config_id"] for r in rows(rung.results(), "runs") if r["status"] == "stopped"}
     shown = rung("status", "toy", "--decisions")
@@ -92,9 +90,7 @@ def test_results_query_and_notebook_agree(finished: tuple[Rung, str]) -> None:
     listed = json.loads(rung("results", "toy", "--format", "json"))
     best = listed[0]
     sql = f"SELECT avg(value) AS mean FROM runs WHERE config_id = '{best['config_id']}' AND status = 'completed'"
-    assert json.loads(rung("query", sql, "--format", "json"))[0]["mean"] == pytest.approx(
-        best["mean"], rel=1e-12
-    )
+    assert json.loads(rung("query", sql, "--format", "json"))[0]["mean"] == pytest.approx(best["mean"], rel=1e-12)
     study = rung_package.load(rung.results())
     assert len(study.metrics.df()) == len(rows(rung.results(), "metrics"))
     assert study.runs.to_arrow_table().num_rows == 18
@@ -102,9 +98,7 @@ def test_results_query_and_notebook_agree(finished: tuple[Rung, str]) -> None:
 
 def test_running_again_does_nothing_twice(finished: tuple[Rung, str]) -> None:
     rung, _ = finished
-    before = {
-        table: rows(rung.results(), table) for table in ("metrics", "runs", "decisions", "configurations")
-    }
+    before = {table: rows(rung.results(), table) for table in ("metrics", "runs", "decisions", "configurations")}
     assert "nothing left to do" in rung("run", rung.study())
     assert {table: rows(rung.results(), table) for table in before} == before
 

@@ -31,9 +31,7 @@ def test_python_s_own_platform_wins_from_the_root_and_under_pytest() -> None:
 
 
 def test_rung_trainables_and_search_spaces_are_where_they_should_be() -> None:
-    code = (
-        "import rung, trainables, pathlib; print(pathlib.Path(rung.__file__).parent, trainables.__path__[0])"
-    )
+    code = "import rung, trainables, pathlib; print(pathlib.Path(rung.__file__).parent, trainables.__path__[0])"
     assert python(code, cwd=Path("/")) == f"{ROOT / 'platform' / 'rung'} {ROOT / 'trainables'}"
 
 

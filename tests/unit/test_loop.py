@@ -132,9 +132,7 @@ def test_a_rung_off_the_schedule_is_evaluated_but_does_not_move_plateau_or_early
     assert {5, 7, 15} <= {report.step for report in memory.reports}
     assert run.progress.plateau == plain.progress.plateau
     assert run.progress.observed == plain.progress.observed
-    assert all(
-        torch.equal(a, b) for a, b in zip(run.model.parameters(), plain.model.parameters(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), plain.model.parameters(), strict=True))
 
 
 def test_going_back_to_a_rung_that_lies_behind_does_nothing() -> None:
@@ -146,9 +144,7 @@ def test_going_back_to_a_rung_that_lies_behind_does_nothing() -> None:
     assert (run.progress.step, len(memory.reports)) == (15, count)
 
 
-@pytest.mark.parametrize(
-    ("unit", "amount", "steps"), [("epochs", 2, 20), ("tokens", 100, 13), ("steps", 7, 7)]
-)
+@pytest.mark.parametrize(("unit", "amount", "steps"), [("epochs", 2, 20), ("tokens", 100, 13), ("steps", 7, 7)])
 def test_budgets_in_every_unit(unit: Any, amount: float, steps: int) -> None:
     run, _ = straight(goal=replace(GOAL, unit=unit, amount=amount))
     assert (run.progress.step, run.progress.ended_by) == (steps, "budget")
@@ -213,9 +209,7 @@ def test_gradient_clipping_bounds_the_step() -> None:
     run = make_run(config)
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
     train(run, 1, NullRecorder())
-    moved = math.sqrt(
-        sum(((a - b) ** 2).sum().item() for a, b in zip(before, run.model.parameters(), strict=True))
-    )
+    moved = math.sqrt(sum(((a - b) ** 2).sum().item() for a, b in zip(before, run.model.parameters(), strict=True)))
     assert moved == pytest.approx(1e-3, rel=1e-4)
 
 

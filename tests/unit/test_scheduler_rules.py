@@ -34,19 +34,13 @@ def asha(ids: Sequence[str] = IDS, levels: Sequence[int] = (1000, 3000), **optio
     return Asha(levels=levels, mode="max", configurations=ids, **options)
 
 
-def halving(
-    ids: Sequence[str] = IDS, levels: Sequence[int] = (1000, 3000), **options: Any
-) -> SynchronousHalving:
+def halving(ids: Sequence[str] = IDS, levels: Sequence[int] = (1000, 3000), **options: Any) -> SynchronousHalving:
     return SynchronousHalving(levels=levels, mode="max", configurations=ids, **options)
 
 
 def arrive(scheduler: Scheduler, level: int, values: Sequence[float | None]) -> list[Decision]:
     """Values of the configurations a, b, c, ... in that order."""
-    return [
-        d
-        for config_id, value in zip(IDS, values, strict=False)
-        for d in scheduler.report(config_id, level, value)
-    ]
+    return [d for config_id, value in zip(IDS, values, strict=False) for d in scheduler.report(config_id, level, value)]
 
 
 def letters(decisions: Sequence[Decision]) -> str:
@@ -89,9 +83,7 @@ def test_asha_by_hand() -> None:
 def test_asha_speaks_to_a_student() -> None:
     scheduler = asha()
     decisions = arrive(scheduler, 1000, [0.7, 0.655, 0.5, 0.45, 0.3, 0.412, None])
-    assert decisions[0].reason == (
-        "mean 0.7 is the first at 1000: nothing to compare it with yet, so it goes on"
-    )
+    assert decisions[0].reason == ("mean 0.7 is the first at 1000: nothing to compare it with yet, so it goes on")
     assert decisions[1].reason == "mean 0.655 ranks 2 of 2 at 1000; only the best goes on (threshold 0.7)"
     assert decisions[5].reason == "mean 0.412 ranks 5 of 6 at 1000; the best 2 go on (threshold 0.655)"
     assert decisions[6].reason == (
@@ -245,9 +237,7 @@ def arrivals(draw: st.DrawFn) -> dict[str, Any]:
     return {"workers": draw(st.integers(1, 9)), "speeds": dict(zip(IDS, speeds, strict=True))}
 
 
-def synchronous(
-    rule: type[SynchronousHalving], table: dict[str, dict[int, float | None]], **how: Any
-) -> Sweep:
+def synchronous(rule: type[SynchronousHalving], table: dict[str, dict[int, float | None]], **how: Any) -> Sweep:
     scheduler = rule(levels=LEVELS, mode="max", configurations=sorted(table))
     return simulate(scheduler, table, BUDGET, **how)
 
@@ -308,10 +298,7 @@ def test_median_stopping_by_hand() -> None:
         (0.4, "stop"),
         (0.35, "continue"),
     ]
-    assert (
-        at_10[2].reason
-        == "best mean so far 0.6 at 10; nobody is stopped before 3 others have got there, 2 have"
-    )
+    assert at_10[2].reason == "best mean so far 0.6 at 10; nobody is stopped before 3 others have got there, 2 have"
     assert at_10[3].reason == (
         "best mean so far 0.3 at 10 is worse than 0.4, the median of the running averages of 3 others"
     )
@@ -380,10 +367,7 @@ def test_hyperband_brackets_do_not_wait_for_each_other() -> None:
         ("c", 0, 3, "stop"),
         ("e", 0, 3, "stop"),
     ]
-    assert (
-        decisions[1].reason
-        == "mean 0.2 ranks 2 of 3 at 10 in bracket 0; only the best goes on (threshold 0.3)"
-    )
+    assert decisions[1].reason == "mean 0.2 ranks 2 of 3 at 10 in bracket 0; only the best goes on (threshold 0.3)"
     assert RungRow(1, 30, 1, 0, 0, 1) in scheduler.rung_table()
 
 

@@ -121,9 +121,7 @@ def test_restored_at_any_report_it_goes_on_as_if_never_interrupted(name: str, se
         for config_id, level in reports[:cut]:
             if (config_id, level) not in known:
                 assert restored.report(config_id, level, values[config_id][level]) == []
-        rest = [
-            restored.report(config_id, level, values[config_id][level]) for config_id, level in reports[cut:]
-        ]
+        rest = [restored.report(config_id, level, values[config_id][level]) for config_id, level in reports[cut:]]
         assert rest == answers[cut:]
         assert restored.rung_table() == straight.rung_table()
 
@@ -298,9 +296,7 @@ def test_names_and_options_that_do_not_exist(name: str, options: dict[str, Any],
 
 
 def test_it_needs_neither_ray_nor_torch_nor_numpy() -> None:
-    check = (
-        "import sys, rung.tuning.schedulers; print({'ray', 'torch', 'numpy', 'pandas'} & set(sys.modules))"
-    )
+    check = "import sys, rung.tuning.schedulers; print({'ray', 'torch', 'numpy', 'pandas'} & set(sys.modules))"
     path = os.pathsep.join(entry for entry in sys.path if entry)
     found = subprocess.run(
         [sys.executable, "-c", check],

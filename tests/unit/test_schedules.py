@@ -48,9 +48,7 @@ def test_cosine_without_length_spans_the_budget() -> None:
 
 def test_warmup_rises_to_the_peak_and_never_starts_at_zero() -> None:
     config = ScheduleConfig(warmup=4)
-    assert [learning_rate(config, 1.0, step) for step in range(6)] == pytest.approx(
-        [0.2, 0.4, 0.6, 0.8, 1, 1]
-    )
+    assert [learning_rate(config, 1.0, step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
 def test_plateau_equals_torch() -> None:

@@ -117,6 +117,13 @@ class Look:
     highlighted: bool = True
     """False for one of many that only form the background."""
 
+    @property
+    def css(self) -> str:
+        """A CSS background that is recognised as this look."""
+        if not self.dashed:
+            return self.colour
+        return f"repeating-linear-gradient(90deg, {self.colour} 0 .25rem, #fff .25rem .4rem)"
+
 
 @dataclass(frozen=True, slots=True)
 class ColourBar:

@@ -54,14 +54,14 @@ def write_report(results: "StudyResults", *, log_steps: bool | None = None) -> P
     for picture in draw(snapshot, log_steps=log_steps):
         svg = inline_svg(save(picture, directory), f"figure-{picture.name}", picture.summary)
         figures.append(InlineFigure(picture.name, picture.title, picture.caption, svg))
-    colours = {config_id: look.colour for config_id, look in choose_looks(snapshot.search).of.items()}
+    colours = {config_id: look.css for config_id, look in choose_looks(snapshot.search).of.items()}
     page = render(snapshot, figures, colours)
     replace_file(directory / PAGE, page.encode())
     return directory / PAGE
 
 
 def render(snapshot: Snapshot, figures: Sequence[InlineFigure], colours: Mapping[str, str]) -> str:
-    """The page as HTML. `colours` are the configurations' in the figures, by id."""
+    """The page as HTML. `colours` are the configurations' in the figures, by id, as CSS backgrounds."""
     by_name = {figure.name: figure for figure in figures}
     curves = [figure for figure in figures if figure.name not in ("seeds", "rungs")]
     return _template().render(

@@ -30,7 +30,7 @@ class Cell:
     note: str = ""
     """Small print below; line breaks stay."""
     colour: str = ""
-    """The configuration's colour in the figures."""
+    """The configuration's colour in the figures, as a CSS background."""
     status: str = ""
     """Shown as a badge."""
     heads_row: bool = False

@@ -77,7 +77,7 @@ SEED = Column("seed", "int64", "random seed of the run")
 PHASE = Column("phase", "string", "`search` (choosing) or `confirm` (fresh seeds, after choosing)")
 ATTEMPT = Column("attempt", "int64", "how often its writer had been started when it wrote the row, from 1")
 STEP = Column("step", "int64", "optimizer steps done")
-EPOCH = Column("epoch", "double", "passes over the training set done")
+EPOCH = Column("epoch", "double", "passes over the training set done; null for an endless stream", nullable=True)
 TOKENS = Column("tokens", "int64", "training tokens consumed")
 WALL_SECONDS = Column("wall_seconds", "double", "training clock of the run in seconds, evaluation included")
 REPORTED_AT = Column("reported_at", "timestamp", "when the row was made")
@@ -128,15 +128,15 @@ RUNS = Table(
         Column("best", "double", "best value of the study's metric so far", nullable=True),
         Column("best_step", "int64", "first step that reached `best`", nullable=True),
         Column("diverged_step", "int64", "step at which a diverged run was found to be so", nullable=True),
-        Column("parameters", "int64", "trainable parameters of the model"),
+        Column("parameters", "int64", "trainable parameters of the model; null if it never came to be", nullable=True),
         Column(
             "replication",
             "string",
             "`serial`, `packed` or `spread`: how the configuration's runs were trained",
         ),
-        Column("threads", "int64", "CPU threads of the process"),
-        Column("device", "string", "device trained on, such as `cpu` or `cuda:0`"),
-        Column("host", "string", "name of the machine"),
+        Column("threads", "int64", "CPU threads of the process; null if it was lost before its first report", nullable=True),
+        Column("device", "string", "device trained on, such as `cpu` or `cuda:0`; null as above", nullable=True),
+        Column("host", "string", "name of the machine; null as above", nullable=True),
         Column("updated_at", "timestamp", "when the row was made"),
     ),
     key=("run_id",),

@@ -97,6 +97,7 @@ def _draw_row(axes: Axes, row: int, entry: ConfigurationSummary, look: Look, lim
         values,
         [row + place for place, value in zip(_places(entry), entry.values, strict=True) if value is not None],
         s=16,
+        marker="s" if look.dashed else "o",  # where its colour stands for another one too
         facecolors=filled,
         edgecolors=look.colour,
         linewidths=0.9,
@@ -167,7 +168,9 @@ def _row_value(entry: ConfigurationSummary) -> str:
 
 
 def _seed_caption(snapshot: Snapshot, entries: Sequence[ConfigurationSummary], looks: Looks, log: bool) -> str:
-    sentences = ["Best configuration first. Circles are single seeds, in each row from top to bottom."]
+    squares = any(looks.of[entry.config_id].dashed for entry in entries)
+    marks = "Circles (squares where a colour comes again)" if squares else "Circles"
+    sentences = [f"Best configuration first. {marks} are single seeds, in each row from top to bottom."]
     if any(entry.interval.low is not None for entry in entries):
         sentences.append(
             "Diamonds are means and bars their 95\u00a0% Student-t intervals, cut with an arrow where they go on."

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rung.results.aggregation import Aggregation
 from rung.results.export import TableRow, export, interval_text, number_text
 from rung.results.grokking import GrokkingRow, ThresholdTime, grokking_table
 from rung.results.schema import CONFIG_PREFIX, Phase
-from rung.results.statistics import MeanInterval, Mode, aggregate, mean_interval
+from rung.results.statistics import MeanInterval, Mode, mean_interval
 from rung.results.views import quote
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _summarise(
         **{status: statuses.count(status) for status in _STATUSES},
         level=max((level for level in (decided, _reached_level(study, runs)) if level is not None), default=None),
         interval=mean_interval(values),
-        score=_score(study["metric"], runs),
+        score=_aggregation(study["metric"]).value(runs),
         seeds=seeds,
         values=values,
         steps=max((run["step"] for run in runs), default=0),
@@ -175,19 +176,8 @@ def _summarise(
     )
 
 
-def _score(metric: Row, runs: Sequence[Row]) -> float | None:
-    """The aggregate across seeds. A diverged run counts as the metric's worst value, if it has one and nobody says
-    else.
-    """
-    values: list[float | None] = []
-    for run in runs:
-        if run["status"] == "diverged" and metric.get("diverged", "worst") == "worst":
-            if metric.get("worst_value") is None:
-                return None
-            values.append(metric["worst_value"])
-        else:
-            values.append(run["value"])
-    return aggregate(values, metric.get("across_seeds", "mean"), metric["mode"])
+def _aggregation(metric: Row) -> Aggregation:
+    return Aggregation(**{name: metric[name] for name in Aggregation.__dataclass_fields__ if name in metric})
 
 
 def _place(entry: ConfigurationSummary, mode: Mode) -> tuple[int, float]:

@@ -79,9 +79,7 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         part, _, rest = name.partition("/")
         parts[part][rest] = tensor
     _load_model(run, parts["model"], checkpoint)
-    run.optimizer.load_state_dict(
-        {"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]}
-    )
+    run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
     run.generator.set_state(parts["generator"]["state"].cpu())
     plateau = PlateauState(**state["progress"].pop("plateau"))
     run.progress = Progress(**state["progress"], plateau=plateau)

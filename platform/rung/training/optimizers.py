@@ -16,9 +16,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.kind in ("sgd", "momentum"):
         momentum = config.momentum if config.kind == "momentum" else 0.0
-        return torch.optim.SGD(
-            parameters, lr=config.learning_rate, momentum=momentum, weight_decay=config.weight_decay
-        )
+        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=momentum, weight_decay=config.weight_decay)
     adam = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return adam(
         parameters,

@@ -148,9 +148,7 @@ class Run:
                 return progress.wall_seconds
             case "epochs":
                 if self.epoch is None:
-                    raise ValueError(
-                        "the budget counts epochs, but this trainable's data is an endless stream"
-                    )
+                    raise ValueError("the budget counts epochs, but this trainable's data is an endless stream")
                 return self.epoch
 
     def learning_rate(self) -> float:

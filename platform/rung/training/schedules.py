@@ -79,7 +79,5 @@ def _steps_per_unit(config: ScheduleConfig, steps_per_epoch: int | None) -> int:
 
 def _whole_budget(total_steps: int | None, per_unit: int) -> int:
     if total_steps is None:
-        raise ValueError(
-            "schedule.kind is cosine and the budget is not counted in steps: give schedule.length"
-        )
+        raise ValueError("schedule.kind is cosine and the budget is not counted in steps: give schedule.length")
     return max(1, math.ceil(total_steps / per_unit))

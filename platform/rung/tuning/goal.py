@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rung.plan import PlannedConfiguration
-from rung.study import Study
-from rung.trainable import find_trainable
+from rung.results.aggregation import Aggregation
+from rung.study import Study, worst_value
 from rung.training.replication import Assignment
 from rung.training.run import Goal, Target
-from rung.tuning.aggregate import Aggregation
 
 
 def goal_of(study: Study) -> Goal:
@@ -46,10 +45,9 @@ def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignme
 def aggregation_of(study: Study, config: Any) -> Aggregation:
     """How a configuration's runs become one value at a rung."""
     metric = study.metric
-    known = find_trainable(study.trainable).metrics(config).get(metric.name)
     return Aggregation(
         mode=metric.mode,
         across_seeds=metric.across_seeds,
         diverged=metric.diverged,
-        worst_value=known.worst if known is not None else None,
+        worst_value=worst_value(study, config),
     )

@@ -70,9 +70,7 @@ class Ledger:
         if "stopped" in statuses:
             return "stopped"
         # A failed run is tried again: what made it fail may have been mended.
-        if len(statuses) >= len(self.seeds) and all(
-            status in ("completed", "diverged") for status in statuses
-        ):
+        if len(statuses) >= len(self.seeds) and all(status in ("completed", "diverged") for status in statuses):
             return "completed"
         return "waiting"
 
@@ -151,9 +149,7 @@ class Ledger:
         for seed in self.seeds:
             row = self.runs[config_id].get(seed) or self._unreported(config_id, seed)
             if row["status"] == "running":
-                self._write_run(
-                    {**row, "status": "failed", "ended_by": "error", "error": error, "value": None}
-                )
+                self._write_run({**row, "status": "failed", "ended_by": "error", "error": error, "value": None})
         self._writers["runs"].flush()
         self.end(config_id, "failed", error.strip().splitlines()[-1] if error.strip() else "unknown error")
 
@@ -182,7 +178,7 @@ class Ledger:
         """A row for a run whose process was lost before its first report."""
         ids = {"study": self.study, "config_id": config_id, "run_id": f"{config_id}-s{seed}", "seed": seed}
         zeros = {"attempt": 1, "step": 0, "tokens": 0, "wall_seconds": 0.0}
-        return {**ids, **zeros, "phase": "search", "status": "running"}
+        return {**ids, **zeros, "phase": "search", "status": "running", "replication": "serial"}
 
     def _usable(self, config_id: str) -> int:
         return sum(row["value"] is not None for row in self.runs[config_id].values())

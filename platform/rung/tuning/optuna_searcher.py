@@ -91,9 +91,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
             if len(self._ledger.states) >= self._samples:
                 return str(Searcher.FINISHED)
             trial = self._study.ask()
-            values = {
-                distribution.path: _suggest(trial, distribution) for distribution in self._distributions
-            }
+            values = {distribution.path: _suggest(trial, distribution) for distribution in self._distributions}
             configuration = self._resolver.chosen(values, index=len(self._ledger.states))
             if configuration.config_id not in self._ledger.states:
                 self._asked[trial_id] = trial
@@ -105,9 +103,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Optuna is told of rungs only through the value at the end."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna the aggregate that a configuration ended with."""
         trial = self._asked.pop(trial_id, None)
         if trial is None:

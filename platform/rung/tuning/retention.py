@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import Literal
 
-from rung.plan import Plan
-from rung.study import Study
-from rung.tuning.goal import aggregation_of
+from rung.results.query import load
 from rung.tuning.ledger import Ledger
 
 
-def keep_checkpoints(directory: Path, study: Study, plan: Plan, ledger: Ledger) -> None:
-    """Deletes the checkpoints that `checkpoints.keep` does not ask for. Those of unfinished configurations stay."""
-    if study.checkpoints.keep == "all":
+def keep_checkpoints(ledger: Ledger, keep: Literal["none", "best", "all"]) -> None:
+    """Deletes the checkpoints that `keep` does not ask for. Configurations that the same command would go on with,
+    because they are unfinished or have a failed run, keep theirs."""
+    if keep == "all":
         return
-    best = _best(study, plan, ledger) if study.checkpoints.keep == "best" else None
-    for config_id, state in ledger.states.items():
-        if state in ("completed", "stopped") and config_id != best:
-            for row in ledger.runs[config_id].values():
-                shutil.rmtree(directory / "checkpoints" / row["run_id"], ignore_errors=True)
-
-
-def _best(study: Study, plan: Plan, ledger: Ledger) -> str | None:
-    values: dict[str, float] = {}
-    for configuration in plan.configurations:
-        if ledger.states[configuration.config_id] == "completed":
-            rows = ledger.runs[configuration.config_id].values()
-            value = aggregation_of(study, configuration.config).value(rows)
-            if value is not None:
-                values[configuration.config_id] = value
-    if not values:
-        return None
-    choose = max if study.metric.mode == "max" else min
-    return choose(values, key=lambda config_id: values[config_id])
+    ended = {
+        config_id
+        for config_id, state in ledger.states.items()
+        if state in ("completed", "stopped")
+        and all(row["status"] != "failed" for row in ledger.runs[config_id].values())
+    }
+    if keep == "best":
+        # The table that the user is shown decides which one is best.
+        ended -= {entry.config_id for entry in load(ledger.directory).summary()[:1]}
+    for config_id in ended:
+        for row in ledger.runs[config_id].values():
+            shutil.rmtree(ledger.directory / "checkpoints" / row["run_id"], ignore_errors=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from rich.console import Console
 
 from rung.errors import RungError
+from rung.locks import study_lock
 from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import append_launch, launch_record
 from rung.study import Study
 from rung.training import environment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Ledger
-from rung.locks import study_lock
 from rung.tuning.study_directory import configuration_rows, write_study
 
 SUFFIX = ".solo"
@@ -36,14 +36,10 @@ def choose(plan: Plan, wanted: str | None) -> PlannedConfiguration:
     if wanted is None or len(found) == 1:
         return found[0]
     listed = "\n".join(f"  {each.config_id}  {each.label}" for each in (found or ordered)[:20])
-    raise RungError(
-        f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}"
-    )
+    raise RungError(f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}")
 
 
-def train_solo(
-    study: Study, plan: Plan, text: str, wanted: str | None, console: Console, threads: int = 1
-) -> Path:
+def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console: Console, threads: int = 1) -> Path:
     """Trains the runs of one configuration, showing every report.
 
     Returns:

@@ -51,9 +51,7 @@ def write_study(directory: Path, study: Study, plan: Plan, text: str) -> None:
         raise StorageError(f"cannot write the study's files in {directory}: {error}") from error
 
 
-def configuration_rows(
-    study: Study, configurations: Iterable[PlannedConfiguration]
-) -> Iterator[dict[str, object]]:
+def configuration_rows(study: Study, configurations: Iterable[PlannedConfiguration]) -> Iterator[dict[str, object]]:
     """Rows of the table `configurations`."""
     for configuration in configurations:
         yield {

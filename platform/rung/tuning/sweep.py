@@ -19,13 +19,13 @@ from typing import Any
 from rich.console import Console
 
 from rung.errors import RungError
+from rung.locks import study_lock
 from rung.plan import Plan
 from rung.provenance import append_launch, launch_record
 from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
 from rung.tuning.ledger import Ledger
-from rung.locks import study_lock
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler
@@ -87,7 +87,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
             raise
         finally:
             ledger.close()
-        keep_checkpoints(directory, study, plan, ledger)
+        keep_checkpoints(ledger, study.checkpoints.keep)
         compact(directory)
         failed = sum(row["status"] == "failed" for runs in ledger.runs.values() for row in runs.values())
         return Outcome(directory, dict(ledger.states), failed, was_complete)

@@ -14,10 +14,10 @@ from typing import Any
 
 from ray import tune
 
+from rung.results.aggregation import Aggregation
 from rung.training import environment
 from rung.training.replication import Assignment, SerialReplication
 from rung.training.run import Goal, Target
-from rung.tuning.aggregate import Aggregation
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,7 @@ class Scheduler(ABC):
         self._check_options()
         self._planned = frozenset(self.configurations)
         self._brackets = self._deal()
-        self._rungs = {
-            (bracket.bracket, level): Rung() for bracket in self._brackets for level in bracket.levels
-        }
+        self._rungs = {(bracket.bracket, level): Rung() for bracket in self._brackets for level in bracket.levels}
         self._stopped: dict[str, Decision] = {}
         self._withdrawn: set[str] = set()
 
@@ -157,9 +155,7 @@ class Scheduler(ABC):
     def _bracket_of(self, config_id: str) -> int:
         """The bracket of a configuration; raises ValueError if there is a plan and it is not in it."""
         if self._planned and config_id not in self._planned:
-            raise ValueError(
-                f"configuration {config_id!r} is not among the {len(self._planned)} planned ones"
-            )
+            raise ValueError(f"configuration {config_id!r} is not among the {len(self._planned)} planned ones")
         return 0
 
     # Shared by the rules.
@@ -178,9 +174,7 @@ class Scheduler(ABC):
         """Record the decision that follows from a standing."""
         verdict: Literal["continue", "stop"] = "continue" if place.survives else "stop"
         return self._record(
-            Decision(
-                config_id, bracket, level, value, place.threshold, place.rank, place.compared, verdict, reason
-            )
+            Decision(config_id, bracket, level, value, place.threshold, place.rank, place.compared, verdict, reason)
         )
 
     def _where(self, bracket: int, level: int) -> str:
@@ -214,16 +208,12 @@ class Scheduler(ABC):
     def _check_report(self, config_id: str, bracket: int, level: int) -> None:
         levels = self._brackets[bracket].levels
         if level not in levels:
-            raise ValueError(
-                f"configuration {config_id!r} is not compared at level {level}, only at {levels}"
-            )
+            raise ValueError(f"configuration {config_id!r} is not compared at level {level}, only at {levels}")
         if config_id in self._withdrawn:
             raise ValueError(f"configuration {config_id!r} was withdrawn and reports at level {level}")
         for other in levels:
             if config_id in self._rungs[bracket, other].waiting:
-                raise ValueError(
-                    f"configuration {config_id!r} waits at level {other} and reports at level {level}"
-                )
+                raise ValueError(f"configuration {config_id!r} waits at level {other} and reports at level {level}")
 
 
 def at_least(option: str, value: int, least: int) -> None:

@@ -87,9 +87,7 @@ class SynchronousHalving(Scheduler):
         values = list(rung.values())
         keep = share(len(values), self.reduction_factor)
         decisions = []
-        for config_id, value in sorted(
-            rung.waiting.items(), key=lambda item: self.configurations.index(item[0])
-        ):
+        for config_id, value in sorted(rung.waiting.items(), key=lambda item: self.configurations.index(item[0])):
             place = standing(value, values, keep, self.mode)
             reason = self._reason(value, place, bracket, level)
             decisions.append(self._judged(config_id, bracket, level, value, place, reason))

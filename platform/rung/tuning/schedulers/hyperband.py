@@ -28,9 +28,7 @@ class HyperBand(SynchronousHalving):
         recorded = list(decisions)
         super().restore(recorded)
         homes = {decision.config_id: int(decision.bracket) for decision in recorded}
-        self._homes.update(
-            (config_id, home) for config_id, home in homes.items() if config_id in self._planned
-        )
+        self._homes.update((config_id, home) for config_id, home in homes.items() if config_id in self._planned)
         self._brackets = self._grouped()
 
     def _deal(self) -> tuple[Bracket, ...]:

@@ -80,17 +80,13 @@ class MedianStopping(Scheduler):
             if reached <= level and config_id in self._rungs[bracket, reached].decided
         ]
 
-    def _reason(
-        self, value: float | None, best: float | None, place: Standing, bracket: int, level: int
-    ) -> str:
+    def _reason(self, value: float | None, best: float | None, place: Standing, bracket: int, level: int) -> str:
         where, others = self._where(bracket, level), place.compared - 1
         if value is None or best is None:
             return self._unusable_reason(place, bracket, level)
         so_far = f"best {self.quantity} so far {number(best)} {where}"
         if others < self.min_samples:
-            return (
-                f"{so_far}; nobody is stopped before {self.min_samples} others have got there, {others} have"
-            )
+            return f"{so_far}; nobody is stopped before {self.min_samples} others have got there, {others} have"
         if place.threshold is None:
             return f"{so_far}; the median of the {others} others has no value, so it goes on"
         verdict = "is not worse than" if place.survives else "is worse than"

@@ -6,11 +6,11 @@ is no result at all and is left out of the number; how many there were is report
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from rung.results.statistics import aggregate
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,14 @@ class Aggregation:
     worst_value: float | None = None
     """The worst value of the metric; None: there is no bound, so one diverged run leaves the configuration none."""
 
-    def value(self, rows: Iterable[Mapping[str, object]]) -> float | None:
+    def value(self, rows: Iterable[Mapping[str, Any]]) -> float | None:
         """The aggregate of rows of the table `runs`; None (worse than any number) when there is no usable value."""
-        values: list[float] = []
+        values: list[float | None] = []
         for row in rows:
-            if row["status"] == "failed" or (row["status"] == "diverged" and self.diverged == "ignore"):
-                continue
-            value = self.worst_value if row["status"] == "diverged" else row["value"]
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if row["status"] != "diverged" or self.diverged == "ignore":
+                values.append(row["value"])  # empty for a failed or diverged run: left out
+            elif self.worst_value is None:
                 return None
-            values.append(float(value))
-        return self._combine(values) if values else None
-
-    def _combine(self, values: list[float]) -> float:
-        if self.across_seeds == "mean":
-            return math.fsum(values) / len(values)
-        if self.across_seeds == "median":
-            return statistics.median(values)
-        take_largest = (self.across_seeds == "best") == (self.mode == "max")
-        return max(values) if take_largest else min(values)
+            else:
+                values.append(self.worst_value)
+        return aggregate(values, self.across_seeds, self.mode)
