@@ -1,4 +1,4 @@
-"""The training loop: evaluation points, budgets, exact resume, divergence, and that nothing disturbs a run's numbers."""
+"""The training loop: evaluation points, budgets, exact resume, divergence; nothing disturbs a run's numbers."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_configuration_values_are_typed(
         ("events", {"attempt": 1.5}, "events.attempt takes int64, got 1.5"),
         ("events", {"attempt": 2**70}, "events.attempt takes int64"),
         ("metrics", {"loss": "low"}, "metric 'loss' must be a number, got 'low'"),
-        ("metrics", {"epoch": float("nan")}, "metrics.epoch must have a value"),
+        ("metrics", {"wall_seconds": float("nan")}, "metrics.wall_seconds must have a value"),
         ("configurations", {"model.kind": "gpt"}, "configurations has no column 'model.kind'"),
     ],
 )

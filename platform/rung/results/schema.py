@@ -134,7 +134,7 @@ RUNS = Table(
             "string",
             "`serial`, `packed` or `spread`: how the configuration's runs were trained",
         ),
-        Column("threads", "int64", "CPU threads of the process; null if it was lost before its first report", nullable=True),
+        Column("threads", "int64", "CPU threads of the process; null if it was lost before a report", nullable=True),
         Column("device", "string", "device trained on, such as `cpu` or `cuda:0`; null as above", nullable=True),
         Column("host", "string", "name of the machine; null as above", nullable=True),
         Column("updated_at", "timestamp", "when the row was made"),

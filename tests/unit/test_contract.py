@@ -1,0 +1,143 @@
+"""One contract for every trainable: the same questions are asked of each registered one, and of the toy.
+
+Same seed, same numbers; N steps straight are k steps, a checkpoint and the rest; evaluation does not disturb training;
+a bad configuration is refused with everything that is wrong with it.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from rung.trainable import Trainable, find_trainable
+from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from rung.training.loop import NullRecorder, evaluate, train
+from rung.training.run import Goal, Report, Run
+
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "toy": ("tests.toy:Toy", {"model": {"dropout": 0.2}}),
+    "gpt": ("modular_arithmetic", {"modulus": 5, "model": {"kind": "gpt", "layers": 2, "width": 8, "heads": 2}}),
+    "gpt in batches, with dropout": (
+        "modular_arithmetic",
+        {"modulus": 5, "batch_size": 4, "model": {"kind": "gpt", "layers": 1, "width": 8, "heads": 2, "dropout": 0.3}},
+    ),
+    "lstm": ("modular_arithmetic", {"modulus": 5, "model": {"kind": "lstm", "layers": 2, "width": 8}}),
+    "lstm of mixed orders": (
+        "modular_arithmetic",
+        {
+            "modulus": 3,
+            "orders": [2, 3],
+            "batch_size": 8,
+            "model": {"kind": "lstm", "layers": 2, "width": 8, "dropout": 0.3},
+        },
+    ),
+}
+EVALUATION = {"first": 2, "every": 5}
+STEPS = 17
+
+
+@pytest.fixture(params=SMALL)
+def case(request: pytest.FixtureRequest) -> tuple[type[Trainable[Any, Any]], Any]:
+    name, values = SMALL[request.param]
+    kind = find_trainable(name)
+    return kind, kind.Config.model_validate({"evaluation": EVALUATION, **values})
+
+
+class Memory(NullRecorder):
+    """Keeps what was reported, by step."""
+
+    def __init__(self) -> None:
+        self.reports: dict[int, dict[str, float]] = {}
+
+    def report(self, run: Run, report: Report) -> None:
+        self.reports[report.step] = report.metrics
+
+
+def make(case: tuple[type[Trainable[Any, Any]], Any], seed: int = 0) -> Run:
+    kind, config = case
+    goal = Goal("steps", STEPS, "validation/loss", "min")
+    return Run(kind(config, seed), f"c-s{seed}", goal)
+
+
+def straight(case: Any, seed: int = 0) -> tuple[Run, dict[int, dict[str, float]]]:
+    run, memory = make(case, seed), Memory()
+    train(run, math.inf, memory)
+    return run, memory.reports
+
+
+def test_same_seed_same_numbers_other_seed_other_numbers(case: Any) -> None:
+    assert straight(case, 3)[1] == straight(case, 3)[1]
+    assert straight(case, 4)[1] != straight(case, 3)[1]
+
+
+@pytest.mark.parametrize("stop", [1, 9])
+def test_interrupted_equals_straight(case: Any, stop: int, tmp_path: Path) -> None:
+    expected, reports = straight(case)
+    first, memory = make(case), Memory()
+    train(first, stop, memory)
+    save_checkpoint(first, tmp_path)
+    second = make(case)
+    load_checkpoint(second, latest_checkpoint(tmp_path) or tmp_path)
+    train(second, math.inf, memory)
+    assert {step: memory.reports[step] for step in reports} == reports
+    state = second.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in expected.model.state_dict().items())
+
+
+def test_evaluation_does_not_disturb_training(case: Any) -> None:
+    run, other = make(case), make(case)
+    for step in range(1, STEPS):
+        train(run, step, NullRecorder())
+        first, again = evaluate(run, scheduled=False), evaluate(run, scheduled=False)
+        assert first.metrics == again.metrics
+    train(run, math.inf, NullRecorder())
+    train(other, math.inf, NullRecorder())
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), other.model.parameters(), strict=True))
+
+
+def test_it_reports_what_it_says_it_reports(case: Any) -> None:
+    kind, config = case
+    _, reports = straight(case)
+    own = {"learning_rate", "gradient_norm"}
+    told = {name for name in reports[STEPS] if name not in own and not name.startswith("batch/")}
+    assert told == set(kind.metrics(config))
+    assert all(math.isfinite(value) for value in reports[STEPS].values())
+    for name, metric in kind.metrics(config).items():
+        if metric.worst is not None:
+            assert all((metric.worst <= report[name]) == (metric.mode == "max") for report in reports.values()), name
+
+
+def test_its_workload_is_that_of_the_model(case: Any) -> None:
+    kind, config = case
+    run = make(case)
+    workload = kind.workload(config)
+    assert workload.parameters == run.parameters
+    train(run, 1, NullRecorder())
+    assert run.progress.tokens == workload.tokens_per_step
+
+
+def test_the_global_generator_is_left_alone(case: Any) -> None:
+    before = torch.random.get_rng_state()
+    straight(case)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_bad_configuration_is_refused_with_all_its_errors(case: Any) -> None:
+    kind, _ = case
+    with pytest.raises(ValidationError) as caught:
+        kind.Config.model_validate({"optimizer": {"learning_rate": -1}, "gradient_clip": 0, "no_such_key": 1})
+    places = {".".join(map(str, error["loc"])) for error in caught.value.errors()}
+    assert places == {"optimizer.learning_rate", "gradient_clip", "no_such_key"}
+
+
+def test_configurations_are_frozen_and_their_fields_explained(case: Any) -> None:
+    _, config = case
+    with pytest.raises(ValidationError, match="frozen"):
+        config.gradient_clip = 2.0
+    unexplained = [name for name, field in type(config).model_fields.items() if not field.description]
+    assert not unexplained
