@@ -5,14 +5,17 @@ A linear model learns a fixed random teacher on batches drawn from (seed, positi
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from rung.errors import StorageError
+from rung.settings import OptimizerConfig, StrictModel, TrainableConfig
 from rung.trainable import Loss, Metric, Trainable, Workload
-from rung.training.config import OptimizerConfig, StrictModel, TrainableConfig
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +45,11 @@ class ToyConfig(TrainableConfig):
     seconds_per_step: float = Field(default=0.0, ge=0)
     """Makes a step slow, for tests that interrupt."""
     raise_for_seed: int | None = None
-    """The run with this seed raises at step 3."""
+    """The run with this seed raises at step 3, unless the environment variable TOY_IS_MENDED is set."""
+    fill_disk_at: int | None = None
+    """At this step, writing fails for every run."""
+    blow_up_for_seed: int | None = None
+    """The weights of the run with this seed become infinite in the last update before step 10."""
     diverge_for_seed: int | None = None
     """The run with this seed meets a NaN at step 3."""
 
@@ -88,9 +95,15 @@ class Toy(Trainable[ToyConfig, Batch]):
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         if self.config.seconds_per_step:
             time.sleep(self.config.seconds_per_step)
-        if self.config.raise_for_seed == self.seed and batch.position == 3:
+        broken = self.config.raise_for_seed == self.seed and "TOY_IS_MENDED" not in os.environ
+        if broken and batch.position == 3:
             raise ArithmeticError(f"the toy raises for seed {self.seed}")
+        if self.config.fill_disk_at == batch.position:
+            raise StorageError("the toy's disk is full")
         error = (model(batch.x) - batch.y).square().mean()
+        if self.config.blow_up_for_seed == self.seed and batch.position == 9:
+            model.weight.data.fill_(math.inf)
+            return Loss(model.bias.square(), tokens=len(batch.y))
         if self.config.diverge_for_seed == self.seed and batch.position == 3:
             error = error * float("nan")
         return Loss(error, tokens=len(batch.y), metrics={"mse": error})

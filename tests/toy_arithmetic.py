@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rung.settings import OptimizerConfig, StrictModel, TrainableConfig
 from rung.trainable import Metric, Trainable, Workload
-from rung.training.config import OptimizerConfig, StrictModel, TrainableConfig
 
 
 class ToyModel(StrictModel):

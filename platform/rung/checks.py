@@ -99,7 +99,10 @@ class _Checks:
         metrics = {} if kind is None else some_metrics(kind, data.get("base"), dimensions)
         data["metric"] = _with_mode(data.get("metric"), "name", metrics)
         if isinstance(data.get("budget"), dict):
-            target = _with_mode(data["budget"].get("target"), "metric", metrics)
+            target = data["budget"].get("target")
+            if isinstance(target, dict) and isinstance(data["metric"], dict) and "name" in data["metric"]:
+                target = {"metric": data["metric"]["name"], **target}
+            target = _with_mode(target, "metric", metrics)
             data["budget"] = data["budget"] | ({} if target is None else {"target": target})
         return {key: value for key, value in data.items() if value is not None}
 
@@ -127,6 +130,8 @@ class _Checks:
             yield from self._rules_about_resources()
         if not self.broken & {"space", "searcher", "samples", "scheduler"}:
             yield from self._rules_about_drawing()
+        if not self.broken & {"space", "base"}:
+            yield from self._rules_about_both()
 
     def _rules_about_resources(self) -> Iterator[Problem]:
         say, resources = self.document.problem, self.study.resources
@@ -152,6 +157,17 @@ class _Checks:
             message = f"{count:,} combinations, more than {MOST_CONFIGURATIONS:,}"
             yield say(message, ("space",), "shorten the grids, or draw (choice, uniform) and set samples")
 
+    def _rules_about_both(self) -> Iterator[Problem]:
+        """A base value that space sweeps is a default and does no harm in a file; whoever sets it in the command line
+        expects it to do something."""
+        for dimension in self.study.dimensions:
+            keys = dimension.path.split(".")
+            if not dimension.when and _reaches(self.study.base, keys):
+                hint = f"--set space.{dimension.path}=[...]"
+                problem = self.document.problem("has no effect, because space sweeps it", ("base", *keys), hint)
+                if isinstance(problem.line, str):
+                    yield problem
+
     def _rules_about_optuna(self, drawn: Sequence[Dimension]) -> Iterator[Problem]:
         say, study = self.document.problem, self.study
         for dimension in study.dimensions:
@@ -166,6 +182,14 @@ class _Checks:
         if study.scheduler.name in ("synchronous_halving", "hyperband"):
             message = f"{study.scheduler.name} must know all configurations before it starts; optuna chooses as it goes"
             yield say(message, ("scheduler", "name"), "asha, median_stopping or fifo")
+
+
+def _reaches(values: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _with_mode(choice: Any, name: str, metrics: Mapping[str, Metric]) -> Any:

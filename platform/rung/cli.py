@@ -40,7 +40,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show Python tracebacks and Ray's own messages.")] = False,
 ) -> None:
     global _debug
-    _debug = debug
+    _debug = _debug or debug
 
 
 @app.command()
@@ -65,9 +65,9 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
     study, planned, text = _load(study_file, overrides)
     console.print(f"{study.study}: {planned.product}", highlight=False)
     console.print(f"results in {study.directory}", highlight=False, soft_wrap=True)
-    from rung.tuning.sweep import run_sweep
-
     try:
+        from rung.tuning.sweep import run_sweep
+
         outcome = run_sweep(study, planned, text, console, debug=_debug)
     except KeyboardInterrupt:
         console.print(
@@ -80,7 +80,8 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
         console.print("nothing left to do: every configuration has come to its end", highlight=False)
     results = load(outcome.directory)
     _print_results(results)
-    _write_report(results)
+    if not (outcome.was_complete and (outcome.directory / "report" / "report.html").exists()):
+        _write_report(results)
     if outcome.failed_runs:
         console.print(
             f"[red]{outcome.failed_runs} runs failed[/red]; see `rung status {study.study}`. "
@@ -129,11 +130,13 @@ def query(
     """Ask the tables anything, in DuckDB's SQL, while a study runs or afterwards."""
     from rung.results.export import export
     from rung.results.query import query_studies
-    from rung.results.render import dicts, render_rows
+    from rung.results.render import render_records
+    from rung.results.views import dicts
 
     rows = dicts(query_studies(sql, *(studies or ())))
     if output == "table":
-        _console().print(render_rows(rows))
+        console = _console()
+        console.print(render_records(rows, console.width), soft_wrap=True)
     else:
         typer.echo(export(rows, output))
 
@@ -177,6 +180,10 @@ def schema(
 
 def main() -> None:
     """Entry point: what a user can act on is one message, without a traceback unless `--debug` is given."""
+    global _debug
+    if "--debug" in sys.argv:  # at any place, not only before the verb
+        sys.argv.remove("--debug")
+        _debug = True
     try:
         app()
     except RungError as error:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from rung.explain import Finding, findings, models_at, show
+from rung.settings import TrainableConfig
 from rung.space import Dimension, Point, active, expand, in_order
 from rung.space_reader import read_space
 from rung.trainable import Trainable, find_trainable
-from rung.training.config import TrainableConfig
 
 if TYPE_CHECKING:
     from rung.study import Study
@@ -103,6 +103,11 @@ def _without_signed_zeros(values: Any) -> Any:
     if isinstance(values, list):
         return [_without_signed_zeros(value) for value in values]
     return 0.0 if isinstance(values, float) and values == 0 else values
+
+
+def run_id(config_id: str, seed: int, phase: str = "search") -> str:
+    """The id of a configuration's run with a seed: `c3f9a1b20d77-s4`, and the phase behind it unless that is search."""
+    return f"{config_id}-s{seed}" + ("" if phase == "search" else f"-{phase}")
 
 
 class Resolver:

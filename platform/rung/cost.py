@@ -10,9 +10,9 @@ from typing import Any
 
 from rung.configuration import PlannedConfiguration
 from rung.plan import Plan
+from rung.settings import EvaluationConfig
 from rung.study import Unit
 from rung.trainable import Trainable, Workload, find_trainable
-from rung.training.config import EvaluationConfig
 
 ASSUMED_RATE = 50e9
 """Floating-point operations per second of one core: a two-layer GPT of width 128 reached 40 to 50 GFLOP/s with one

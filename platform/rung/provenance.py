@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rung.results.files import replace_file
+
 PACKAGES = ("rung", "torch", "ray", "numpy", "pyarrow", "duckdb", "pydantic", "safetensors")
 
 
@@ -34,17 +36,7 @@ def launch_record(threads: int) -> dict[str, Any]:
 def append_launch(path: Path, record: dict[str, Any]) -> None:
     """Adds a launch to `provenance.json`; the earlier ones stay. Whole or not at all."""
     launches = json.loads(path.read_text())["launches"] if path.exists() else []
-    write_whole(path, json.dumps({"launches": [*launches, record]}, indent=2))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a small file so that a reader, or a kill, sees either the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, json.dumps({"launches": [*launches, record]}, indent=2).encode())
 
 
 def _code() -> dict[str, Any]:

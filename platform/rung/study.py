@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rung.settings import StrictModel, TrainableConfig
 from rung.space import Dimension
 from rung.space_reader import read_space
 from rung.trainable import find_trainable
-from rung.training.config import StrictModel, TrainableConfig
 from rung.yaml_file import dotted, nested
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Target(StrictModel):
     """A value at which a run has done what it was for."""
 
     metric: str
-    """A metric that the trainable reports."""
+    """A metric that the trainable reports; left out, the study's own."""
     value: float
     """A run stops at the first evaluation that is as good as this, and is completed."""
     mode: Mode
@@ -128,7 +128,8 @@ class Resources(StrictModel):
     """What the process that trains one configuration gets."""
 
     cpus: int = Field(default=1, gt=0)
-    """Processor cores."""
+    """Processor cores, and threads of the process. One is the fastest for small models; with another number of threads
+    the last bits of all numbers differ."""
     gpus: float = Field(default=0.0, ge=0)
     """Graphics processors; below 1, several configurations share one."""
     workers: int = Field(default=1, gt=0)

@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from rung.errors import RungError
-from rung.training.config import TrainableConfig
+from rung.settings import TrainableConfig
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from rung.configuration import PROBES, Expansion, PlannedConfiguration, Resolver, expansion_of
 from rung.errors import Problem
 from rung.explain import Finding, field_names, field_paths, findings, models_at, nearest, show, types_at
+from rung.settings import TrainableConfig
 from rung.space import WORDS, Dimension, Point, combinations, expand, is_among
 from rung.study import Study
 from rung.trainable import Metric, Trainable
-from rung.training.config import TrainableConfig
 from rung.yaml_file import Document, KeyPath, dotted
 
 MOST_CONFIGURATIONS = 100_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -125,19 +126,46 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(rung: Rung, processes:
     assert first.returncode == 0
 
 
-def test_a_seed_that_raises_is_recorded_and_tried_again_once_it_is_mended(rung: Rung) -> None:
-    base = {"evaluation": {"every": 5}}
-    output = rung("run", rung.study(base={**base, "raise_for_seed": 1}, scheduler={"name": "fifo"}), code=1)
-    assert "6 runs failed" in output
+@pytest.mark.parametrize("scheduler", ["fifo", "synchronous_halving"])
+def test_a_seed_that_raises_is_recorded_and_tried_again_once_it_is_mended(rung: Rung, scheduler: str) -> None:
+    study = rung.study(
+        base={"evaluation": {"every": 5}, "raise_for_seed": 1},
+        scheduler={"name": scheduler, "grace": 10, "reduction_factor": 2},
+    )
+    output = rung("run", study, code=1)
     assert "Traceback" not in output
     runs = rows(rung.results(), "runs")
     failed = [row for row in runs if row["status"] == "failed"]
     assert {row["seed"] for row in failed} == {1}
+    assert len(failed) == 6
     assert all("ArithmeticError: the toy raises for seed 1" in row["error"] for row in failed)
     assert all(row["value"] is None for row in failed)
-    assert sum(row["status"] == "completed" for row in runs) == 12
-    shown = rung("status", "toy")
-    assert "the toy raises for seed 1" in shown
+    # A failed run is tried again by the next command, not at every rung.
+    assert len([row for row in rows(rung.results(), "events") if row["kind"] == "run_failed"]) == 6
+    assert "the toy raises for seed 1" in rung("status", "toy")
+
+    rung.environment["TOY_IS_MENDED"] = "1"
+    rung("run", study)
+    stopped = {row["config_id"] for row in rows(rung.results(), "decisions") if row["decision"] == "stop"}
+    for row in rows(rung.results(), "runs"):
+        if row["config_id"] not in stopped:
+            assert (row["status"], row["step"]) == ("completed", 40), row["run_id"]
+
+
+def test_a_disk_that_fails_ends_the_sweep_with_one_clear_error(rung: Rung) -> None:
+    output = rung("run", rung.study(base={"fill_disk_at": 7}, scheduler={"name": "fifo"}), code=2)
+    assert "error: the toy's disk is full" in output
+    assert "Traceback" not in output
+    kinds = {row["kind"] for row in rows(rung.results(), "events")}
+    assert "finished" not in kinds
+
+
+def test_a_trial_that_cannot_take_over_its_task_is_not_lost_silently(rung: Rung) -> None:
+    rung("run", rung.study("probe", seeds=1, budget={"steps": 2}, scheduler={"name": "fifo"}))
+    held = rows(rung.results("probe"), "configurations")[-1]["config_id"]
+    (rung.results() / "checkpoints" / f"{held}.lock").mkdir(parents=True)  # cannot be opened as a file
+    output = rung("run", rung.study(failures={"retries": 0}), code=2)
+    assert "cannot write to" in output
 
 
 def test_a_seed_that_diverges_is_a_result(rung: Rung) -> None:
@@ -163,6 +191,18 @@ def test_storage_that_cannot_be_written_is_one_clear_error(rung: Rung) -> None:
     assert "cannot write to" in message
     assert "RUNG_STORAGE" in message
     assert "Traceback" not in message
+
+
+def test_no_more_trials_at_a_time_than_asked_for(rung: Rung) -> None:
+    base = {"evaluation": {"every": 5}, "seconds_per_step": 0.01}
+    rung("run", rung.study(base=base, scheduler={"name": "fifo"}, seeds=1, resources={"concurrent": 1}))
+    spans = {}
+    for row in rows(rung.results(), "metrics"):
+        first, last = spans.get(row["config_id"], (row["reported_at"], row["reported_at"]))
+        spans[row["config_id"]] = (min(first, row["reported_at"]), max(last, row["reported_at"]))
+    ordered = sorted(spans.values())
+    assert len(ordered) == 6
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ordered))
 
 
 def test_resources_that_are_not_there_are_refused_at_once(rung: Rung) -> None:

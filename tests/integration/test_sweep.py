@@ -124,6 +124,29 @@ def test_training_in_this_process_gives_the_same_numbers(finished: tuple[Rung, s
     assert len(here) == 3 * (3 + 8)
 
 
+def test_training_again_in_this_process_replaces_what_was_there(rung: Rung) -> None:
+    rung("train", rung.study(seeds=1))
+    rung("train", rung.study(seeds=1, budget={"steps": 20}))
+    assert max(row["step"] for row in rows(rung.results("toy.solo"), "metrics")) == 20
+    assert {row["step"] for row in rows(rung.results("toy.solo"), "runs")} == {20}
+
+
+def test_optuna_chooses_configurations_and_goes_on_with_them(rung: Rung) -> None:
+    space = {
+        "optimizer.learning_rate": {"loguniform": [1e-4, 1.0]},
+        "optimizer.kind": {"choice": ["adam", "momentum"]},
+        "optimizer.momentum": {"uniform": [0.1, 0.9], "when": {"optimizer.kind": "momentum"}},
+    }
+    common = {"space": space, "seeds": 2, "searcher": {"name": "optuna"}, "scheduler": {"name": "asha", "grace": 10}}
+    study = rung.study(samples=5, **common)
+    rung("run", study)
+    configurations = rows(rung.results(), "configurations")
+    assert len({row["config_id"] for row in configurations}) == 5
+    assert len(rows(rung.results(), "runs")) == 10
+    assert all(row["config.optimizer.momentum"] == 0.9 for row in configurations if "adam" in row["label"])
+    assert "nothing left to do" in rung("run", study)
+
+
 @pytest.mark.parametrize("scheduler", ["fifo", "asha", "median_stopping", "hyperband"])
 def test_every_scheduler_runs_a_study_to_its_end(rung: Rung, scheduler: str) -> None:
     rung("run", rung.study(scheduler={"name": scheduler, "grace": 10, "reduction_factor": 2}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,63 @@ def test_a_checkpoint_between_two_evaluations_of_one_step_does_not_repeat_the_ev
     assert steps == sorted(set(steps))
 
 
+class SavesAfterStep(Memory):
+    """Checkpoints right after an update, before the evaluation that may follow it."""
+
+    def __init__(self, step: int, directory: Path) -> None:
+        super().__init__()
+        self.step, self.directory = step, directory
+
+    def after_step(self, run: Run) -> None:
+        if run.progress.step == self.step:
+            save_checkpoint(run, self.directory)
+
+
+def test_resuming_between_an_update_and_its_evaluation_loses_nothing_of_the_report(tmp_path: Path) -> None:
+    expected = dict(straight()[1].numbers)
+    train(make_run(), 12, SavesAfterStep(10, tmp_path))
+    run, memory = make_run(), Memory()
+    load_checkpoint(run, latest_checkpoint(tmp_path) or tmp_path)
+    train(run, math.inf, memory)
+    assert memory.numbers[0] == (10, expected[10])
+    assert dict(memory.numbers).items() <= expected.items()
+
+
+@pytest.mark.parametrize("select", ["last", "best", "mean_of_last"])
+def test_rungs_off_the_schedule_leave_value_best_and_target_alone(select: Any) -> None:
+    _, memory = straight()
+    losses = [report.metrics["validation/loss"] for report in memory.reports]
+    goal = replace(GOAL, select=select, window=2, target=Target("validation/loss", losses[-2], "min"))
+    plain, _ = straight(goal=goal)
+    run = make_run(goal=goal)
+    for level in (4, 13, 17, 19, 23, 30):
+        train(run, level, NullRecorder())
+    progress, other = run.progress, plain.progress
+    for name in ("step", "value", "best", "best_step", "recent", "ended_by", "status"):
+        assert getattr(progress, name) == getattr(other, name), name
+
+
+def test_a_run_whose_metric_is_not_finite_has_diverged(tmp_path: Path) -> None:
+    run, memory = straight(with_changes(CONFIG, blow_up_for_seed=0))
+    assert (run.progress.status, run.progress.ended_by, run.progress.value) == ("diverged", "divergence", None)
+    assert (memory.reports[-1].step, memory.reports[-1].finite("validation/loss")) == (10, None)
+
+
+def test_what_a_recorder_takes_is_no_training_time() -> None:
+    class Slow(NullRecorder):
+        def after_step(self, run: Run) -> None:
+            time.sleep(0.02)
+
+        def report(self, run: Run, report: Report) -> None:
+            time.sleep(0.02)
+
+    run = make_run()
+    started = time.perf_counter()
+    train(run, math.inf, Slow())
+    assert time.perf_counter() - started > 0.6
+    assert run.progress.wall_seconds < 0.4
+
+
 def test_a_rung_off_the_schedule_is_evaluated_but_does_not_move_plateau_or_early_stopping() -> None:
     config = with_changes(
         CONFIG,
@@ -223,6 +281,17 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == whole
     (whole / MARKER).unlink()
     assert latest_checkpoint(tmp_path) is None
+
+
+def test_a_torn_newer_checkpoint_does_not_cost_the_whole_older_one(tmp_path: Path) -> None:
+    run = make_run()
+    train(run, 20, NullRecorder())
+    (save_checkpoint(run, tmp_path) / MARKER).unlink()
+    again = make_run()
+    train(again, 15, NullRecorder())
+    whole = save_checkpoint(again, tmp_path)
+    assert latest_checkpoint(tmp_path) == whole
+    assert list(tmp_path.iterdir()) == [whole]
 
 
 def test_only_the_newest_checkpoint_is_kept_and_one_step_can_be_saved_twice(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, CHECKPOINT_BYTES, evaluati
 from rung.errors import StudyError
 from rung.plan import Plan, make_plan
 from rung.plan_view import duration, quantity, render
+from rung.settings import EvaluationConfig
 from rung.study import Study
 from rung.trainable import Workload
-from rung.training.config import EvaluationConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -439,7 +439,7 @@ def test_a_wrong_query_says_what_is_wrong(tmp_path: Path) -> None:
     study = load(write_synthetic_study(tmp_path))
     with pytest.raises(RungError, match="Candidate bindings"):
         study.query("SELECT valeu FROM runs")
-    with pytest.raises(RungError, match="the query is empty"):
+    with pytest.raises(RungError, match=r"a query is one SELECT over the tables.*; this is empty"):
         study.query("-- a comment")
 
 
@@ -483,3 +483,14 @@ print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("sql", ["DROP VIEW runs", "SELECT 1; SELECT 2", "COPY runs TO '/nowhere/out.csv'"])
+def test_a_query_only_reads_and_is_one_statement(tmp_path: Path, sql: str) -> None:
+    with pytest.raises(RungError, match="a query is one SELECT"):
+        load(write_synthetic_study(tmp_path)).query(sql)
+
+
+def test_an_unknown_table_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(RungError, match="The tables are configurations, runs, metrics"):
+        load(write_synthetic_study(tmp_path)).query("SELECT * FROM nope")

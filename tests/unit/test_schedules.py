@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rung.training.config import ScheduleConfig
+from rung.settings import ScheduleConfig
 from rung.training.schedules import PlateauState, learning_rate
 
 

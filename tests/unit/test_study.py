@@ -532,3 +532,19 @@ def test_a_wider_space_differs_in_its_list_and_its_samples(write: Any) -> None:
     old = resolved(write(text), "samples=2")
     found = differences(old, resolved(write(text), "samples=4", "space.modulus=[5, 7]"))
     assert [path for path, *_ in found] == ["space.modulus.grid", "samples"]
+
+
+def test_an_override_of_a_base_value_that_space_sweeps_is_refused(write: Any) -> None:
+    path = write()
+    swept = next(iter(load_study(path).space))
+    value = load_study(path).space[swept]["grid"][0]
+    with pytest.raises(StudyError, match="has no effect, because space sweeps it") as caught:
+        load_study(path, [f"base.{swept}={value}"])
+    assert f"--set space.{swept}=" in str(caught.value)
+
+
+def test_a_target_takes_the_study_s_own_metric_and_mode(write: Any) -> None:
+    study = load_study(write(), ["budget.target={value: 0.5}"])
+    target = study.budget.target
+    assert target is not None
+    assert (target.metric, target.mode) == (study.metric.name, study.metric.mode)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rung.training.config import EvaluationConfig, OptimizerConfig, StrictModel, TrainableConfig
+from rung.settings import EvaluationConfig, OptimizerConfig, StrictModel, TrainableConfig
 
 Operator = Literal["+", "-", "*", "/"]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.errors import RungError, StorageError
-from rung.provenance import write_whole
+from rung.results.files import replace_file
 from rung.results.statistics import best, first_step_reaching, spread
 from trainables.modular_arithmetic.history import METRICS, SPLITS
 
@@ -182,7 +182,7 @@ def export(path: str | Path) -> list[Path]:
         target = path / f"{summarise.__name__}.json"
         content = {name: summarise(each) for name, each in experiments.items()}
         try:
-            write_whole(target, json.dumps(content, indent=2))
+            replace_file(target, json.dumps(content, indent=2).encode())
         except OSError as error:
             raise StorageError(f"cannot write {target}: {error}") from error
         written.append(target)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import StorageError
-from rung.provenance import write_whole
+from rung.results.files import replace_file
 
 SPLITS = {"train": "train", "test": "validation"}
 """Names in the file, and what the trainable calls them."""
@@ -74,7 +74,7 @@ class History:
         average = wall_seconds / step if step else None
         self.document.update(status=status, ended_by=ended_by, total_time=wall_seconds, avg_step_time=average)
         try:
-            write_whole(self.path, json.dumps(self.document))
+            replace_file(self.path, json.dumps(self.document).encode())
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error}") from error
 

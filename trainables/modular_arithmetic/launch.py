@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from rung.errors import RungError, StorageError
-from rung.provenance import launch_record, write_whole
+from rung.provenance import launch_record
+from rung.results.files import replace_file
 from trainables.modular_arithmetic.arguments import Arguments
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.workload import parameter_count
@@ -142,7 +143,7 @@ def write_settings(launch: Launch) -> None:
     path = launch.directory / "config.json"
     try:
         launch.directory.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(content, indent=2))
+        replace_file(path, json.dumps(content, indent=2).encode())
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error}") from error
 

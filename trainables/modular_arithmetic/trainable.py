@@ -1,8 +1,6 @@
-"""Modular arithmetic as a trainable: what rung's engine asks of it.
+"""Modular arithmetic as a trainable: what rung's engine asks of it. Importing this module does not import torch.
 
-    rung train modular_arithmetic --set model.kind=lstm
-
-Importing this module does not import torch.
+Try it with `rung train search_spaces/modular_arithmetic/demo.yaml`.
 """
 
 from __future__ import annotations
@@ -10,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from rung.settings import TrainableConfig
 from rung.trainable import Loss, Metric, Trainable, Workload
-from rung.training.config import TrainableConfig
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.workload import workload
 

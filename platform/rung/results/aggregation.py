@@ -1,7 +1,8 @@
 """One number for a configuration from the values of its runs: what a rung compares.
 
 A diverged run is a result, a bad one: by default it counts as the worst value that the metric can take. A failed run
-is no result at all and is left out of the number; how many there were is reported beside it.
+is no result at all and is left out of the number; where half of the runs or more have failed, too few are left to judge
+by. How many there were is reported beside it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class Aggregation:
 
     def value(self, rows: Iterable[Mapping[str, Any]]) -> float | None:
         """The aggregate of rows of the table `runs`; None (worse than any number) when there is no usable value."""
+        rows = list(rows)
+        if 2 * sum(row["status"] == "failed" for row in rows) >= max(1, len(rows)):
+            return None
         values: list[float | None] = []
         for row in rows:
             if row["status"] != "diverged" or self.diverged == "ignore":
-                values.append(row["value"])  # empty for a failed or diverged run: left out
+                values.append(row["value"])  # None for a failed or an ignored run, which is then left out
             elif self.worst_value is None:
                 return None
             else:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import RungError, StorageError
 from rung.results.parts import storage_error
+from rung.results.schema import TABLES
 from rung.results.views import Views, open_connection
 
 if TYPE_CHECKING:
@@ -198,12 +199,15 @@ def _query(connection: "DuckDBPyConnection", sql: str) -> "DuckDBPyRelation":
     import duckdb
 
     try:
-        relation = connection.sql(sql)
+        statements = connection.extract_statements(sql)
+        kinds = [statement.type.name for statement in statements]
+        if kinds != ["SELECT"]:
+            raise RungError(f"a query is one SELECT over the tables {', '.join(TABLES)}; this is {kinds or 'empty'}")
+        return connection.sql(sql)
+    except duckdb.CatalogException as error:
+        raise RungError(f"{error}\nThe tables are {', '.join(TABLES)}") from error
     except duckdb.Error as error:
         raise RungError(str(error)) from error
-    if relation is None:
-        raise RungError("the query is empty: write a SELECT over the tables")
-    return relation
 
 
 def _is_study(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from rung.results.views import dicts
 
 if TYPE_CHECKING:
     from rung.results.query import StudyResults
@@ -35,12 +39,18 @@ def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
     study = results.study
     metric = study["metric"]
     title = f"{study['study']}: {metric['name']} ({metric['select'].replace('_', ' ')}, {metric['mode']})"
-    rows = [{"id": entry.config_id, **entry.as_text()} for entry in results.summary()]
+    entries = results.summary()
+    rows = [{"id": entry.config_id, **entry.as_text()} for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        row["n"] += "*" if entry.stopped else ""
     if width < 120:
         rows = [{name: text for name, text in row.items() if name not in _WIDE_ONLY} for row in rows]
     if not rows:
         return Text("no configuration has started yet")
-    return render_rows(rows, title)
+    table = render_rows(rows, title)
+    if not any(entry.stopped for entry in entries):
+        return table
+    return Group(table, Text("* stopped by the scheduler: the values belong to a smaller budget", style="dim"))
 
 
 def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> RenderableType:
@@ -59,6 +69,20 @@ def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> 
     return table
 
 
+def render_records(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
+    """Rows as a table, or one under the other where a terminal of `width` columns cannot hold them side by side."""
+    cells = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    widest = [max(len(name), *(len(row[name]) for row in cells)) for name in (cells[0] if cells else ())]
+    if sum(widest) + 2 * len(widest) <= width:
+        return render_rows(rows)
+    label = max(len(name) for name in cells[0])
+    lines = []
+    for number, row in enumerate(cells, start=1):
+        lines.append(f"row {number}")
+        lines += [f"  {name:<{label}}  {value}" for name, value in row.items()]
+    return Text("\n".join(lines))
+
+
 def render_status(results: StudyResults, *, decisions: bool = False) -> RenderableType:
     """How far a study has come: runs by status, rungs, what happened last; with `decisions`, why who was
     stopped."""
@@ -67,13 +91,18 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     planned = len(dicts(results.configurations)) * len(study["seeds"])
     counts = Counter(run["status"] for run in runs)
     counts["not started"] = planned - len(runs)
-    live = "running now" if results.live() else "not running"
+    is_live = results.live()
+    live = "running now" if is_live else "not running"
+    if not is_live and counts["running"]:
+        counts["interrupted"] = counts.pop("running")
     head = Text.assemble((study["study"], "bold"), f"  {live}  {results.directory}")
     states = Text("runs: ")
     for status, count in counts.items():
         if count:
             states.append(f"{count} {status}  ", style=_STATUS_STYLE.get(status, ""))
     pieces: list[RenderableType] = [head, states, Text(_position(results))]
+    if counts["interrupted"]:
+        pieces.append(Text(f"go on with: {_last_command(results)}", style="cyan"))
     rungs = _rung_rows(results)
     if rungs:
         pieces += [Text(), render_rows(rungs, "rungs")]
@@ -83,6 +112,15 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     troubles = [run for run in runs if run["status"] in ("failed", "diverged")]
     pieces += [_trouble(run) for run in troubles[:10]]
     return Group(*pieces)
+
+
+def _last_command(results: StudyResults) -> str:
+    """The command of the last launch, as the user gave it."""
+    try:
+        launches = json.loads((results.directory / "provenance.json").read_text())["launches"]
+        return shlex.join(["rung", *launches[-1]["command"][1:]])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "the same command as before"
 
 
 def _position(results: StudyResults) -> str:
@@ -125,12 +163,6 @@ def _trouble(run: Mapping[str, Any]) -> Text:
         return Text(f"{run['run_id']} diverged at step {run['diverged_step']}", style="yellow")
     last_line = (run["error"] or "").strip().splitlines()[-1:] or ["no text"]
     return Text(f"{run['run_id']} failed: {last_line[0]}", style="red")
-
-
-def dicts(relation: Any) -> list[dict[str, Any]]:
-    """The rows of a DuckDB relation. Not by way of Arrow: importing pyarrow takes longer than any light verb."""
-    columns = relation.columns
-    return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
 
 
 def _ago(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.results.curves import RunCurves, load_curves, metric_names
 from rung.results.tables import ConfigurationSummary, GrokkingRow, grokking_table, summary
+from rung.results.views import dicts
 
 if TYPE_CHECKING:
     from rung.results.query import StudyResults
@@ -67,7 +68,7 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
     groups = metric_groups(names)
     wanted = {study["metric"]["name"], PARAMETER_NORM}
     wanted |= {name for group in ("", *groups) for name in group_metrics(group)}
-    configurations = _rows(results.configurations.order("plan_index, config_id"))
+    configurations = dicts(results.configurations.order("plan_index, config_id"))
     known = {row["config_id"] for row in configurations}
     curves = load_curves(results, [name for name in names if name in wanted])
     return Snapshot(
@@ -75,8 +76,8 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
         study=study,
         live=results.live(),
         configurations=configurations,
-        runs=_rows(results.runs.order("run_id")),
-        decisions=_rows(results.decisions.order('"order", config_id')),
+        runs=dicts(results.runs.order("run_id")),
+        decisions=dicts(results.decisions.order('"order", config_id')),
         search=summary(results),
         confirm=summary(results, "confirm"),
         grokking=grokking_table(results),
@@ -98,10 +99,6 @@ def group_metrics(group: str) -> list[str]:
     """Loss of training and validation, then accuracy, of a group; of everything for the group ""."""
     middle = f"/{group}/" if group else "/"
     return [f"{split}{middle}{quantity}" for quantity in _QUANTITIES for split in SPLITS]
-
-
-def _rows(relation: Any) -> list[Row]:
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
 def _launches(path: Path) -> list[Row]:

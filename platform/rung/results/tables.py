@@ -14,7 +14,7 @@ from rung.results.export import TableRow, export, interval_text, number_text
 from rung.results.grokking import GrokkingRow, ThresholdTime, grokking_table
 from rung.results.schema import CONFIG_PREFIX, Phase
 from rung.results.statistics import MeanInterval, Mode, mean_interval
-from rung.results.views import quote
+from rung.results.views import dicts, quote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,7 @@ def summary(results: "StudyResults", phase: Phase = "search") -> list[Configurat
     """
     study = results.study
     configurations = _configurations(results, study["swept"])
-    runs = _grouped(_rows(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS)))
+    runs = _grouped(dicts(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS)))
     levels = {} if phase == "confirm" else _decided_levels(results)
     planned = _planned_seeds(study, phase)
     entries = [
@@ -208,7 +208,7 @@ def _configurations(results: "StudyResults", swept: Sequence[str]) -> dict[str, 
     names = [CONFIG_PREFIX + path for path in swept]
     present = [name for name in names if name in relation.columns]
     columns = ", ".join(map(quote, ["config_id", "label", *present]))
-    rows = _rows(relation.order("plan_index").select(columns))
+    rows = dicts(relation.order("plan_index").select(columns))
     return {row["config_id"]: {**dict.fromkeys(names), **row} for row in rows}
 
 
@@ -218,10 +218,6 @@ def _decided_levels(results: "StudyResults") -> dict[str, int]:
 
 
 # --------------------------------------------------------------------------------------------- helpers
-
-
-def _rows(relation: Any) -> list[Row]:
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
 
 def _grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:

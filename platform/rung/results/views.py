@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rung.results.parts import Part, parts
 from rung.results.schema import TABLES, ColumnType, Table
@@ -56,6 +56,12 @@ def read_parts(
     order = ", ".join(f"{quote(name)} NULLS FIRST" for name in table.key or table.column_names)
     relation = connection.sql(f"{_table_sql(table, schemas, columns)} ORDER BY {order}")
     return relation, [part for part, path in zip(sources, paths, strict=True) if path in schemas]
+
+
+def dicts(relation: Any) -> list[dict[str, Any]]:
+    """The rows of a relation. Not by way of Arrow: importing pyarrow takes longer than any light verb."""
+    columns = relation.columns
+    return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]
 
 
 @dataclass

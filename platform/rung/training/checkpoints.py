@@ -39,12 +39,17 @@ def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
         target.mkdir(parents=True)
         save_file(_tensors(run), target / TENSORS)
         _sync(target / TENSORS)
-        _write_json(target / STATE, {"progress": dataclasses.asdict(run.progress), "optimizer": _groups(run)})
+        _write_json(target / STATE, _state(run))
         sizes = {name: (target / name).stat().st_size for name in (TENSORS, STATE)}
         _write_json(target / MARKER, sizes)
-        for old in _candidates(directory)[keep:]:
-            shutil.rmtree(old)
-    except OSError as error:
+        _sync(target)
+        _sync(directory)
+        # Only whole ones count: a torn checkpoint may well be the one with the highest step.
+        kept = [path for path in _candidates(directory) if is_complete(path)][:keep]
+        for old in _candidates(directory):
+            if old not in kept:
+                shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write the checkpoint {target}: {error}") from error
     return target
 
@@ -81,14 +86,22 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
     _load_model(run, parts["model"], checkpoint)
     run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
     run.generator.set_state(parts["generator"]["state"].cpu())
+    run.step_metrics = state["step_metrics"]
     plateau = PlateauState(**state["progress"].pop("plateau"))
     run.progress = Progress(**state["progress"], plateau=plateau)
 
 
 def save_model(run: Run, path: Path) -> None:
-    """Writes the weights alone, as safetensors that any tool reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(_model_tensors(run), path)
+    """Writes the weights alone, as safetensors that any tool reads.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(_model_tensors(run), path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
 
 
 def _tensors(run: Run) -> dict[str, torch.Tensor]:
@@ -128,9 +141,12 @@ def _load_model(run: Run, tensors: dict[str, torch.Tensor], checkpoint: Path) ->
     run.model.load_state_dict(tensors, strict=False)
 
 
-def _groups(run: Run) -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = run.optimizer.state_dict()["param_groups"]
-    return groups
+def _state(run: Run) -> dict[str, Any]:
+    return {
+        "progress": dataclasses.asdict(run.progress),
+        "step_metrics": {name: float(value) for name, value in run.step_metrics.items()},
+        "optimizer": run.optimizer.state_dict()["param_groups"],
+    }
 
 
 def _unflatten(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
@@ -160,5 +176,9 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Makes a file, or the names in a folder, survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

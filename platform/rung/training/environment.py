@@ -20,7 +20,8 @@ _KEEP_MEMORY = {
 
 
 def process_environment(threads: int) -> dict[str, str]:
-    """The variables a training process is started with; those that the user has set already are left out."""
+    """The variables a training process is started with. The thread counts are ours; of the others, those that the user
+    has set already are left out."""
     wanted = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -23,7 +23,7 @@ class Recorder(Protocol):
         """Called after every evaluation."""
 
     def after_step(self, run: Run) -> None:
-        """Called after every optimizer step."""
+        """Called after every optimizer step. What it takes, like `report`, is not counted as training time."""
 
 
 class NullRecorder:
@@ -42,29 +42,27 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
     On return the run has either ended (`run.progress.ended_by`) or can be taken further by another call: many
     short calls give the same numbers as one long call, bit for bit on a CPU.
     """
-    progress, goal = run.progress, run.goal
+    progress = run.progress
     if level <= progress.level:
         return
     clock = _Clock(progress.wall_seconds)
     while not run.has_ended:
         # Now and then: evaluate, and act on what was seen.
-        arrived = run.position() >= min(level, goal.amount)
-        out_of_time = goal.wall_clock is not None and progress.wall_seconds >= goal.wall_clock
+        arrived, last = run.position() >= level, run.is_used_up()
         scheduled = run.config.evaluation.is_due(progress.step)
-        if progress.evaluated_step != progress.step and (scheduled or arrived or out_of_time):
+        if progress.evaluated_step != progress.step and (scheduled or arrived or last):
             report = evaluate(run, scheduled=scheduled)
             progress.wall_seconds = clock.now()
-            _observe(run, report)
+            _observe(run, report, last=last)
             recorder.report(run, report)
+            clock = _Clock(progress.wall_seconds)  # what the recorder took is no training time
+            arrived, last = run.position() >= level, run.is_used_up()  # an evaluation takes time, too
 
         # Stop if it is time.
         if run.has_ended:
             break
-        if run.position() >= goal.amount:
-            progress.end("completed", "budget")
-            break
-        if out_of_time:
-            progress.end("completed", "wall_clock")
+        if last:
+            progress.end("completed", "budget" if run.position() >= run.goal.amount else "wall_clock")
             break
         if arrived:
             progress.level = level
@@ -91,6 +89,7 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
         progress.tokens += loss.tokens
         progress.wall_seconds = clock.now()
         recorder.after_step(run)
+        clock = _Clock(progress.wall_seconds)
 
 
 def evaluate(run: Run, *, scheduled: bool) -> Report:
@@ -100,7 +99,7 @@ def evaluate(run: Run, *, scheduled: bool) -> Report:
         metrics = dict(run.trainable.evaluate(run.model))
     run.model.train()
     metrics["learning_rate"] = run.learning_rate()
-    metrics.update({name: value.item() for name, value in run.step_metrics.items()})
+    metrics.update({name: float(value) for name, value in run.step_metrics.items()})
     progress = run.progress
     return Report(
         step=progress.step,
@@ -112,35 +111,49 @@ def evaluate(run: Run, *, scheduled: bool) -> Report:
     )
 
 
-def _observe(run: Run, report: Report) -> None:
-    """What an evaluation changes: value and best, plateau, early stopping, target."""
+def _observe(run: Run, report: Report, *, last: bool) -> None:
+    """What an evaluation changes: value and best, plateau, early stopping, target, divergence.
+
+    An evaluation that only a rung asked for gives the rung its value and changes nothing else, or else the scheduler
+    of a sweep would change a run's numbers.
+    """
     progress, goal = run.progress, run.goal
     progress.evaluated_step = report.step
-    _update_value(run, report)
+    _update_value(run, report, counts=report.scheduled or last)
+    if goal.metric in report.metrics and report.finite(goal.metric) is None:
+        progress.end("diverged", "divergence")
+        return
     if report.scheduled:
         schedule = run.config.schedule
         if schedule.kind == "plateau" and report.step > 0:
             progress.plateau.observe(schedule, report.finite(schedule.metric))
         if _is_flat(run, report):
             progress.end("completed", "early_stopping")
-    if goal.target is not None and goal.target.is_reached(report.finite(goal.target.metric)):
+    reached = goal.target is not None and goal.target.is_reached(report.finite(goal.target.metric))
+    if reached and (report.scheduled or last):
         progress.end("completed", "target")
 
 
-def _update_value(run: Run, report: Report) -> None:
+def _update_value(run: Run, report: Report, *, counts: bool) -> None:
+    """The run's value by its selection rule; best and recent values change only where the evaluation `counts`."""
     progress, goal = run.progress, run.goal
     value = report.finite(goal.metric)
-    if value is not None:
-        sign = 1 if goal.mode == "max" else -1
-        if progress.best is None or sign * value > sign * progress.best:
-            progress.best, progress.best_step = value, report.step
-        progress.recent = [*progress.recent, value][-goal.window :]
+    if value is None:
+        progress.value = None
+        return
+    sign = 1 if goal.mode == "max" else -1
+    is_best = progress.best is None or sign * value > sign * progress.best
+    recent = [*progress.recent, value][-goal.window :]
     if goal.select == "last":
         progress.value = value
     elif goal.select == "best":
-        progress.value = progress.best
+        progress.value = value if is_best else progress.best
     else:
-        progress.value = math.fsum(progress.recent) / len(progress.recent) if progress.recent else None
+        progress.value = math.fsum(recent) / len(recent)
+    if counts:
+        progress.recent = recent
+        if is_best:
+            progress.best, progress.best_step = value, report.step
 
 
 def _is_flat(run: Run, report: Report) -> bool:

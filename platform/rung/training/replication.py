@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 
+from rung.configuration import run_id
 from rung.errors import RungError, StorageError
 from rung.locks import FileLock
 from rung.results.store import TableWriter
@@ -52,8 +53,7 @@ class Assignment:
 
     def run_id(self, seed: int) -> str:
         """The id of the run with this seed."""
-        suffix = "" if self.phase == "search" else f"-{self.phase}"
-        return f"{self.config_id}-s{seed}{suffix}"
+        return run_id(self.config_id, seed, self.phase)
 
     def checkpoints(self, seed: int) -> Path:
         """The directory of a run's checkpoints."""
@@ -106,17 +106,34 @@ class SerialReplication:
                 except StorageError:
                     raise
                 except Exception as error:
+                    self._fail(seed, error)
                     if not self._catch:
                         raise
-                    self._fail(seed, error)
         self._writer.flush()
-        return [self._row(seed) for seed in self.assignment.seeds]
+        return self.rows()
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row of the table `runs` for each run that has begun."""
+        begun = self._runs.keys() | self._failed.keys()
+        return [self._row(seed) for seed in self.assignment.seeds if seed in begun]
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Seeds whose runs have failed, with the texts of their errors."""
+        return {seed: progress.error or "" for seed, progress in self._failed.items()}
+
+    def give_up(self, failed: Mapping[int, str]) -> None:
+        """Does not try these seeds again: they have failed before, in this sweep."""
+        for seed, error in failed.items():
+            self._failed[seed] = Progress(status="failed", ended_by="error", error=error)
 
     def close(self) -> None:
         """Writes what is still in memory and lets the models go."""
-        self._writer.close()
-        self._runs.clear()
-        self._lock.release()
+        try:
+            self._writer.close()
+        finally:
+            self._runs.clear()
+            self._lock.release()
 
     def _advance_run(self, seed: int, level: float) -> None:
         run = self._runs.get(seed) or self._open(seed)

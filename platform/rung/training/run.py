@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class Progress:
     """Optimizer steps taken; also the position in the stream of batches."""
     tokens: int = 0
     wall_seconds: float = 0.0
-    """Seconds of training and evaluation, over all attempts."""
+    """Seconds of training and evaluation over all attempts, without writing rows and checkpoints."""
     level: float = 0.0
     """The highest rung that the run has come to, in the goal's unit."""
     evaluated_step: int = -1
@@ -96,8 +97,7 @@ class Report:
     wall_seconds: float
     metrics: dict[str, float]
     scheduled: bool
-    """Whether the configuration's evaluation points ask for it; else it is a rung or the end. Only scheduled ones
-    may change how training goes on, or else the scheduler of the sweep would change a run's numbers."""
+    """Whether the configuration's evaluation points ask for it; else it is a rung or the end."""
 
     def finite(self, metric: str) -> float | None:
         """The value of a metric, or None when it is missing or not finite."""
@@ -124,7 +124,8 @@ class Run:
         self.optimizer = build_optimizer(self.config.optimizer, self.model)
         self.stream = trainable.batches()
         self.steps_per_epoch = trainable.workload(self.config).steps_per_epoch
-        self.step_metrics: dict[str, torch.Tensor] = {}
+        self.step_metrics: Mapping[str, torch.Tensor | float] = {}
+        """Scalars of the last step, reported at the next evaluation; plain numbers after a checkpoint was loaded."""
         self.progress = Progress()
 
     @property
@@ -150,6 +151,11 @@ class Run:
                 if self.epoch is None:
                     raise ValueError("the budget counts epochs, but this trainable's data is an endless stream")
                 return self.epoch
+
+    def is_used_up(self) -> bool:
+        """Whether the budget, or the wall-clock cap beside it, is used up."""
+        cap = self.goal.wall_clock
+        return self.position() >= self.goal.amount or (cap is not None and self.progress.wall_seconds >= cap)
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""

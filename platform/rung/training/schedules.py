@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rung.training.config import ScheduleConfig
+from rung.settings import ScheduleConfig
 
 
 @dataclass

@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rung.configuration import run_id
 from rung.results.query import load
+from rung.results.schema import TABLES
 from rung.results.store import TableWriter
+from rung.results.views import dicts
 from rung.tuning.schedulers import Decision
 
 State = Literal["waiting", "running", "paused", "completed", "stopped", "failed"]
@@ -51,12 +54,12 @@ class Ledger:
 
     def _recover(self) -> None:
         stored = load(self.directory)
-        for row in _rows(stored.runs):
+        for row in dicts(stored.runs):
             if row["phase"] == "search":
                 self.runs.setdefault(row["config_id"], {})[row["seed"]] = row
-        for row in sorted(_rows(stored.decisions), key=lambda row: row["order"]):
+        for row in sorted(dicts(stored.decisions), key=lambda row: row["order"]):
             self.decisions.append(Decision(**{name: row[name] for name in Decision.__dataclass_fields__}))
-        self.labels = {row["config_id"]: row["label"] for row in _rows(stored.configurations)}
+        self.labels = {row["config_id"]: row["label"] for row in dicts(stored.configurations)}
         for config_id in self.labels:
             self.runs.setdefault(config_id, {})
         for decision in self.decisions:
@@ -70,7 +73,7 @@ class Ledger:
         if "stopped" in statuses:
             return "stopped"
         # A failed run is tried again: what made it fail may have been mended.
-        if len(statuses) >= len(self.seeds) and all(status in ("completed", "diverged") for status in statuses):
+        if len(statuses) == len(self.seeds) and all(status in ("completed", "diverged") for status in statuses):
             return "completed"
         return "waiting"
 
@@ -82,6 +85,15 @@ class Ledger:
     def unfinished(self) -> list[str]:
         """Configurations that still have something to do."""
         return [config_id for config_id, state in self.states.items() if state == "waiting"]
+
+    def failed_runs(self) -> int:
+        """Failed runs that the same command would try again; those of stopped configurations are not."""
+        return sum(
+            row["status"] == "failed"
+            for config_id, runs in self.runs.items()
+            if self.states[config_id] != "stopped"
+            for row in runs.values()
+        )
 
     def levels_decided(self, config_id: str) -> set[int]:
         """Rungs that this configuration has passed already."""
@@ -104,6 +116,9 @@ class Ledger:
         """Records that a configuration is being trained now, for the first time or again."""
         if not self.runs[config_id]:
             self.event("configuration_started", self.labels.get(config_id, ""), config_id)
+            for seed in self.seeds:
+                self._write_run(self._unreported(config_id, seed))
+            self._writers["runs"].flush()
         self.states[config_id] = "running"
 
     def report(self, config_id: str, rows: Iterable[Row]) -> None:
@@ -175,13 +190,14 @@ class Ledger:
             writer.close()
 
     def _unreported(self, config_id: str, seed: int) -> Row:
-        """A row for a run whose process was lost before its first report."""
-        ids = {"study": self.study, "config_id": config_id, "run_id": f"{config_id}-s{seed}", "seed": seed}
+        """A row for a run that has not reported yet."""
+        empty: Row = {column.name: None for column in TABLES["runs"].columns}
+        ids = {"study": self.study, "config_id": config_id, "run_id": run_id(config_id, seed), "seed": seed}
         zeros = {"attempt": 1, "step": 0, "tokens": 0, "wall_seconds": 0.0}
-        return {**ids, **zeros, "phase": "search", "status": "running", "replication": "serial"}
+        return {**empty, **ids, **zeros, "phase": "search", "status": "running", "replication": "serial"}
 
     def _usable(self, config_id: str) -> int:
-        return sum(row["value"] is not None for row in self.runs[config_id].values())
+        return sum(row.get("value") is not None for row in self.runs[config_id].values())
 
     def _stop(self, config_id: str) -> None:
         # A configuration whose runs have all ended by themselves has nothing left to stop.
@@ -198,9 +214,3 @@ class Ledger:
         row = {**row, "attempt": attempt, "revision": revision, "updated_at": datetime.now(UTC)}
         self.runs[row["config_id"]][row["seed"]] = row
         self._writers["runs"].add(row)
-
-
-def _rows(relation: Any) -> list[Row]:
-    table = relation.to_arrow_table()
-    rows: list[Row] = table.to_pylist()
-    return rows

@@ -59,6 +59,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         )
         self._asked: dict[str, optuna.Trial] = {}
         self._unfinished: list[PlannedConfiguration] = []
+        self._resumed: dict[str, PlannedConfiguration] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its searcher for Tuner.restore, which is never used here: the ledger holds open files.
@@ -86,7 +87,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration, or FINISHED."""
         if self._unfinished:
-            return {"trial": self._task(self._unfinished.pop(0))}
+            self._resumed[trial_id] = self._unfinished.pop(0)
+            return {"trial": self._task(self._resumed[trial_id])}
         for _ in range(TRIES):
             if len(self._ledger.states) >= self._samples:
                 return str(Searcher.FINISHED)
@@ -105,14 +107,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna the aggregate that a configuration ended with."""
-        trial = self._asked.pop(trial_id, None)
-        if trial is None:
-            return
         value = None if error or result is None else result.get("value")
-        if value is None:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
+        resumed, trial = self._resumed.pop(trial_id, None), self._asked.pop(trial_id, None)
+        if resumed is not None and value is not None:
+            self.learn(resumed.values, float(value))
+        elif trial is not None and value is not None:
             self._study.tell(trial, float(value))
+        elif trial is not None:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what was tried is in the study's own tables."""

@@ -6,9 +6,10 @@ the same ones that `rung status` and DuckDB read.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -20,9 +21,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rung.configuration import run_id
 from rung.results.statistics import mean_interval
 from rung.tuning.ledger import Ledger, State
 from rung.tuning.schedulers import RungRow, Scheduler
+
+log = logging.getLogger(__name__)
 
 STATES: tuple[State, ...] = ("waiting", "running", "paused", "completed", "stopped", "failed")
 
@@ -39,7 +43,8 @@ class StepCounter:
         self._seen: set[str] = set()
         self.steps: dict[str, int] = {}
         self.poll()
-        self._history = deque([(time.monotonic(), self.total)])
+        self._before = self.total
+        self._history: deque[tuple[float, int]] = deque()
 
     @property
     def total(self) -> int:
@@ -58,18 +63,21 @@ class StepCounter:
                 part = pq.read_table(path, columns=["run_id", "step"]).to_pydict()
             except (OSError, ValueError):
                 continue
-            for run_id, step in zip(part["run_id"], part["step"], strict=True):
-                self.steps[run_id] = max(step, self.steps.get(run_id, 0))
+            for run, step in zip(part["run_id"], part["step"], strict=True):
+                self.steps[run] = max(step, self.steps.get(run, 0))
 
     def rate(self) -> float | None:
         """Steps per second of all runs together, or None as long as there is nothing to tell it from."""
         now = time.monotonic()
-        if self.total != self._history[-1][1]:
+        # The first new steps only start the clock: how long they took cannot be told from how long Ray took to start.
+        if self.total > self._before and (not self._history or self.total != self._history[-1][1]):
             self._history.append((now, self.total))
+        if len(self._history) < 2:
+            return None
         while len(self._history) > 2 and now - self._history[1][0] > self._window:
             self._history.popleft()
         (start, before), (end, after) = self._history[0], self._history[-1]
-        return (after - before) / (end - start) if after > before and end > start else None
+        return (after - before) / (end - start)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,7 @@ class ProgressView:
         self._counter = StepCounter(ledger.directory)
         self._started = time.monotonic()
         self._stop = Event()
+        self._last_line = ""
         self._thread = Thread(target=self._show, name="progress", daemon=True)
 
     def __enter__(self) -> ProgressView:
@@ -109,16 +118,24 @@ class ProgressView:
         if self._console.is_terminal:
             with Live(console=self._console, refresh_per_second=2, transient=True) as live:
                 while not self._stop.wait(1.0):
-                    self._counter.poll()
-                    live.update(self.render())
+                    self._tick(lambda: live.update(self.render()))
             return
-        last = ""
         while not self._stop.wait(10.0):
+            self._tick(self._print_line)
+
+    def _tick(self, show: Callable[[], None]) -> None:
+        # Whatever goes wrong here must neither end the view nor reach the user: the sweep itself is not concerned.
+        try:
             self._counter.poll()
-            line = self.line()
-            if line != last:
-                self._console.print(line, highlight=False, soft_wrap=True)
-                last = line
+            show()
+        except Exception:
+            log.debug("the progress view skipped a turn", exc_info=True)
+
+    def _print_line(self) -> None:
+        line = self.line()
+        if line != self._last_line:
+            self._console.print(line, highlight=False, soft_wrap=True)
+            self._last_line = line
 
     # What is shown.
 
@@ -169,23 +186,24 @@ class ProgressView:
         for config_id, state in list(self._ledger.states.items()):
             if state in ("waiting", "running", "paused"):
                 for seed in self._ledger.seeds:
-                    left += max(0, whole - self._counter.steps.get(f"{config_id}-s{seed}", 0))
+                    left += max(0, whole - self._counter.steps.get(run_id(config_id, seed), 0))
         return left
 
     def _best(self) -> str | None:
         """The best configuration among those that have come furthest, with its interval."""
         candidates = []
         for config_id, runs in list(self._ledger.runs.items()):
-            values = [row["value"] for row in runs.values() if row.get("value") is not None]
+            rows = list(runs.values())  # the driver's thread may add one meanwhile
+            values = [row["value"] for row in rows if row.get("value") is not None]
             if values:
-                furthest = max(row["step"] for row in runs.values())
+                furthest = max(row["step"] for row in rows)
                 sign = 1 if self._shape.mode == "max" else -1
                 candidates.append((furthest, sign * float(np.mean(values)), config_id, values))
         if not candidates:
             return None
         furthest, _, config_id, values = max(candidates)
         return (
-            f"{self._shape.metric} {_interval(values)} at step {furthest:,}: "
+            f"{self._shape.metric} {_interval(values)} at step {furthest:,}, the furthest: "
             f"{self._ledger.labels.get(config_id, '')} ({config_id})"
         )
 
@@ -193,7 +211,7 @@ class ProgressView:
 def _interval(values: Sequence[float]) -> str:
     interval = mean_interval(np.asarray(values))
     text = f"{np.mean(values):.4g}"
-    if interval is not None:
+    if interval.low is not None and interval.high is not None:
         text += f" [{interval.low:.4g}, {interval.high:.4g}]"
     return f"{text} (n={len(values)})"
 

@@ -12,12 +12,16 @@ from ray.tune.search import Searcher
 from rung.configuration import PlannedConfiguration, resolver_of
 from rung.plan import Plan
 from rung.results.query import load
+from rung.results.views import dicts
 from rung.study import Study
 from rung.tuning.goal import aggregation_of, assignment_of
 from rung.tuning.ledger import Ledger
 from rung.tuning.schedulers import Scheduler
 from rung.tuning.study_directory import configuration_rows
 from rung.tuning.trial import TrialTask
+
+MILESTONES = 20
+"""Reports of a configuration over its budget, at least where its evaluations are no rarer."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,10 @@ def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler, threads
 
     def parameters(configuration: PlannedConfiguration) -> dict[str, Any]:
         decided = ledger.levels_decided(configuration.config_id)
-        levels = [level for level in rule.levels_of(configuration.config_id) if level not in decided]
+        compared = [level for level in rule.levels_of(configuration.config_id) if level not in decided]
         return TrialTask(
             assignment=assignment_of(study, configuration),
-            levels=(*levels, plan.rungs[-1]),
+            levels=tuple(sorted({*compared, *milestones(plan, configuration), plan.rungs[-1]})),
             aggregation=aggregation_of(study, configuration.config),
             threads=threads,
         ).as_parameters()
@@ -50,6 +54,17 @@ def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler, threads
         left = [each for each in plan.configurations if ledger.states[each.config_id] == "waiting"]
         return Search({"trial": tune.grid_search([parameters(each) for each in left])}, None, 1)
     return _optuna(study, ledger, parameters)
+
+
+def milestones(plan: Plan, configuration: PlannedConfiguration) -> list[int]:
+    """Levels at which a configuration reports although nothing is decided there, so that its state in the table `runs`
+    is never older than a twentieth of the budget. They lie on evaluation points and cost no evaluation of their own.
+    """
+    if plan.unit != "steps":
+        return []
+    every, budget = configuration.config.evaluation.every, plan.rungs[-1]
+    apart = -(-budget // (MILESTONES * every)) * every
+    return list(range(apart, budget, apart))
 
 
 def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfiguration], dict[str, Any]]) -> Search:
@@ -66,7 +81,7 @@ def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfigura
         record=lambda configuration: ledger.add_configurations(configuration_rows(study, [configuration])),
     )
     ended = 0
-    for row in load(ledger.directory).configurations.order("plan_index").to_arrow_table().to_pylist():
+    for row in dicts(load(ledger.directory).configurations.order("plan_index")):
         configuration = _stored(study, row)
         if ledger.states[configuration.config_id] == "waiting":
             searcher.resume(configuration)

@@ -7,6 +7,7 @@ checkpoints; every verb that reads results reads them too.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         RungError: no such configuration; storage that cannot be written.
         Exception: whatever a run raises.
     """
-    configuration = choose(plan, wanted)
-    directory = Path(f"{study.directory}{SUFFIX}")
+    configuration, threads = choose(plan, wanted), study.resources.cpus
+    directory = Path(f"{study.directory}{SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
     from rung.training.replication import SerialReplication
     from rung.training.run import Report, Run
@@ -63,19 +64,23 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         )
 
     console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
+    study = study.model_copy(update={"study": f"{study.study}{SUFFIX}"})
     assignment = dataclasses.replace(
         assignment_of(study, configuration), directory=str(directory), checkpoint_seconds=None
     )
     with study_lock(directory):
+        shutil.rmtree(directory / "tables", ignore_errors=True)
         write_study(directory, study, plan, text)
         append_launch(directory / "provenance.json", launch_record(threads))
         ledger = Ledger(directory, study.study, [configuration.config_id], study.seeds, "none")
         ledger.add_configurations(configuration_rows(study, [configuration]))
         ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
         replication = SerialReplication(assignment, show, catch=False)
+        ledger.start(configuration.config_id)
         try:
-            ledger.report(configuration.config_id, replication.advance(plan.rungs[-1]))
+            replication.advance(plan.rungs[-1])
         finally:
+            ledger.report(configuration.config_id, replication.rows())
             replication.close()
             ledger.close()
     return directory

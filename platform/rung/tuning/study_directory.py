@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rung.errors import RungError, StorageError
 from rung.plan import Plan, PlannedConfiguration
-from rung.provenance import write_whole
+from rung.results.files import replace_file
 from rung.study import Study, differences, study_json
 
 
@@ -44,11 +44,8 @@ def write_study(directory: Path, study: Study, plan: Plan, text: str) -> None:
     Raises:
         StorageError: they cannot be written.
     """
-    try:
-        write_whole(directory / "study.yaml", text)
-        write_whole(directory / "study.json", json.dumps(study_json(study, plan), indent=2))
-    except OSError as error:
-        raise StorageError(f"cannot write the study's files in {directory}: {error}") from error
+    replace_file(directory / "study.yaml", text.encode())
+    replace_file(directory / "study.json", json.dumps(study_json(study, plan), indent=2).encode())
 
 
 def configuration_rows(study: Study, configurations: Iterable[PlannedConfiguration]) -> Iterator[dict[str, object]]:

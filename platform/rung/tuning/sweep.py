@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,11 +30,7 @@ from rung.tuning.ledger import Ledger
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler
-from rung.tuning.search import search_of
 from rung.tuning.study_directory import configuration_rows, open_directory
-
-THREADS = 1
-"""Threads of a trial's process: one, and as many trials as cores (see rung.training.environment)."""
 
 # Tune prints, logs and warns about files of its own that nobody reads here.
 _QUIET = {
@@ -75,9 +72,14 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything reported so far is on disk.
     """
     directory = study.directory.resolve()
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+    else:
+        _check_resources(study, {"CPU": float(os.cpu_count() or 1)})
     with study_lock(directory):
         open_directory(directory, study, plan, text)
-        append_launch(directory / "provenance.json", launch_record(THREADS))
+        append_launch(directory / "provenance.json", launch_record(study.resources.cpus))
         config_ids = [configuration.config_id for configuration in plan.configurations]
         ledger = Ledger(directory, study.study, config_ids, study.seeds, study.scheduler.name)
         try:
@@ -89,8 +91,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
             ledger.close()
         keep_checkpoints(ledger, study.checkpoints.keep)
         compact(directory)
-        failed = sum(row["status"] == "failed" for runs in ledger.runs.values() for row in runs.values())
-        return Outcome(directory, dict(ledger.states), failed, was_complete)
+        return Outcome(directory, dict(ledger.states), ledger.failed_runs(), was_complete)
 
 
 def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bool) -> bool:
@@ -102,7 +103,7 @@ def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bo
         return True
     with _interruptible(), _ray(study, debug), ProgressView(_shape(study, plan), ledger, rule, console):
         _fit(study, plan, ledger, rule)
-    ledger.event("finished", "every configuration has come to its end")
+    ledger.event("finished", f"{ledger.failed_runs()} failed runs")
     return False
 
 
@@ -117,10 +118,12 @@ def _restore(rule: Scheduler, ledger: Ledger) -> None:
 def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
     from ray import tune
 
+    from rung.tuning.search import search_of
     from rung.tuning.trial import ConfigurationTrial
-    from rung.tuning.tune_scheduler import StartCallback, TuneScheduler
+    from rung.tuning.tune_scheduler import StartCallback, StorageStopper, TuneScheduler
 
-    search = search_of(study, plan, ledger, rule, THREADS)
+    search = search_of(study, plan, ledger, rule, threads=study.resources.cpus)
+    scheduler = TuneScheduler(rule, ledger)
     scratch = ledger.directory / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
@@ -129,7 +132,8 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
         tune_config=tune.TuneConfig(
             search_alg=search.algorithm,
             num_samples=search.samples,
-            scheduler=TuneScheduler(rule, ledger, study.resources.concurrent),
+            scheduler=scheduler,
+            max_concurrent_trials=_concurrent_trials(study),
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -139,12 +143,38 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
             storage_path=str(scratch.resolve()),
             verbose=0,
             callbacks=[StartCallback(ledger)],
+            stop=StorageStopper(scheduler),
             failure_config=tune.FailureConfig(max_failures=study.failures.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise RungError(f"Ray Tune gave up: {str(error).strip().splitlines()[-1]}") from error
+    if scheduler.storage_error is not None:
+        raise scheduler.storage_error
     shutil.rmtree(scratch, ignore_errors=True)
+    for config_id in [each for each, state in ledger.states.items() if state in ("waiting", "running", "paused")]:
+        ledger.fail(config_id, "Ray Tune ended without having trained it to its end")
+
+
+def _concurrent_trials(study: Study) -> int | None:
+    """Tune's own cap on trials; on a Ray that is started here the number of its cores is the cap (see `_ray`).
+
+    Raises:
+        RungError: there is no way to cap them. Tune counts paused trials, too, so that a rule that waits for all
+            configurations would wait for ever.
+    """
+    concurrent = study.resources.concurrent
+    if concurrent is None or not os.environ.get("RAY_ADDRESS"):
+        return None
+    if study.scheduler.name in ("synchronous_halving", "hyperband"):
+        raise RungError(
+            f"resources.concurrent: {study.scheduler.name} pauses configurations, and on a Ray that is joined nothing "
+            "else can cap them: ask for more cpus each, or take asha"
+        )
+    return concurrent
 
 
 def _trial_name(trial: Any) -> str:
@@ -154,18 +184,20 @@ def _trial_name(trial: Any) -> str:
 @contextmanager
 def _ray(study: Study, debug: bool) -> Iterator[None]:
     """Joins the Ray of RAY_ADDRESS, or starts one on this machine, with what a training process needs."""
-    variables = environment.process_environment(THREADS)
+    variables = environment.process_environment(study.resources.cpus)
     os.environ.update(_QUIET)
     os.environ.update(variables)  # a Ray started here hands its environment on to its workers
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
-    _check_resources(study, {"CPU": float(os.cpu_count() or 1)} if not address else None)
     options: dict[str, Any] = {}
     if address:
         options["runtime_env"] = {"env_vars": variables}
     else:
-        options.update(address="local", include_dashboard=False, object_store_memory=256 * 1024**2)
+        cores = os.cpu_count() or 1
+        if study.resources.concurrent is not None:
+            cores = min(cores, study.resources.concurrent * study.resources.cpus)
+        options.update(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=256 * 1024**2)
     if not debug:
         options.update(log_to_driver=False, logging_level=logging.CRITICAL)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -177,9 +209,18 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_resources(study: Study, available: dict[str, float] | None) -> None:
-    if available is None:
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes, with messages that nobody understands."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # auto, local, or a name that only Ray can resolve
         return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise RungError(f"RAY_ADDRESS is {address}, but no Ray answers there: {error}") from error
+
+
+def _check_resources(study: Study, available: dict[str, float]) -> None:
     wanted = {"CPU": study.resources.cpus, "GPU": study.resources.gpus}
     for name, amount in wanted.items():
         if amount > available.get(name, 0.0) and (name == "CPU" or "node:__internal_head__" in available):

@@ -51,20 +51,31 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
     """Runs a `TrialTask`. Its process is reused for the next configuration."""
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        self._begin(TrialTask.of(config["trial"]))
+        self._replication: SerialReplication | None = None
+        self._error: Exception | None = None
+        self._begin(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        self._replication.close()
-        self._begin(TrialTask.of(new_config["trial"]))
+        self._begin(new_config)
         return True
 
-    def _begin(self, task: TrialTask) -> None:
-        environment.apply({}, task.threads)
-        self._task = task
-        self._levels = list(task.levels)
-        self._replication = SerialReplication(task.assignment)
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        """Takes over a task, after the one before it if there was one."""
+        self._task = TrialTask.of(config["trial"])
+        self._levels = list(self._task.levels)
+        try:
+            self.cleanup()
+            environment.apply({}, self._task.threads)
+            self._replication = SerialReplication(self._task.assignment)
+            self._error = None
+        except Exception as error:
+            # Tune loses a trial whose reset raises; one whose step raises is a failed trial, which it handles.
+            self._error = error
 
     def step(self) -> dict[str, object]:
+        if self._error is not None:
+            raise self._error
+        assert self._replication is not None
         level = self._levels.pop(0)
         rows = self._replication.advance(level)
         return {
@@ -76,12 +87,18 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, object]:
-        # Tune pauses only what it has checkpointed. The real checkpoints are the runs' own.
-        return {"levels": list(self._levels)}
+        # Tune pauses only what it has checkpointed. The real checkpoints are the runs' own; what they do not know is
+        # which runs have failed.
+        failed = self._replication.failed if self._replication is not None else {}
+        return {"levels": list(self._levels), "failed": failed}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint:
             self._levels = list(checkpoint["levels"])
+            if self._replication is not None:
+                self._replication.give_up(checkpoint["failed"])
 
     def cleanup(self) -> None:
-        self._replication.close()
+        replication, self._replication = self._replication, None
+        if replication is not None:
+            replication.close()

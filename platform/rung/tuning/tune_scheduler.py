@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from rung.errors import StorageError
 from rung.tuning.ledger import Ledger
 from rung.tuning.schedulers import Decision, Scheduler
 
@@ -24,15 +25,14 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     Args:
         rule: decides at rungs.
         ledger: records what trials report and what is decided.
-        concurrent: most trials at a time; None: as many as the resources allow. Paused trials do not count, which
-            is why this is not Tune's own `max_concurrent_trials` (that one deadlocks with synchronous rules).
     """
 
-    def __init__(self, rule: Scheduler, ledger: Ledger, concurrent: int | None = None) -> None:
+    def __init__(self, rule: Scheduler, ledger: Ledger) -> None:
         super().__init__()
+        self.storage_error: StorageError | None = None
+        """Set when a trial could not write: results would be lost, so the whole sweep has to end."""
         self._rule = rule
         self._ledger = ledger
-        self._concurrent = concurrent
         self._trials: dict[str, Trial] = {}
         self._released: set[str] = set()
 
@@ -46,9 +46,6 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: TuneController) -> Trial | None:
         """A paused configuration that may go on comes before one that has not started."""
         trials = tune_controller.get_trials()
-        running = sum(trial.status == Trial.RUNNING for trial in trials)
-        if self._concurrent is not None and running >= self._concurrent:
-            return None
         paused = (t for t in trials if t.status == Trial.PAUSED and _config_id(t) in self._released)
         pending = (t for t in trials if t.status == Trial.PENDING)
         return next(paused, None) or next(pending, None)
@@ -59,6 +56,8 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         if result["ended"]:
             self._finish(tune_controller, config_id, level, result["value"])
             return str(TrialScheduler.STOP)
+        if level not in self._rule.levels_of(config_id):
+            return str(TrialScheduler.CONTINUE)  # a milestone, where nothing is decided
         decided = self._rule.report(config_id, int(level), result["value"])
         own = [decision for decision in decided if decision.config_id == config_id]
         if level in self._ledger.levels_decided(config_id):
@@ -72,18 +71,24 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if own[0].decision == "stop" else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        config_id = _config_id(trial)
-        if trial.should_recover():  # Tune is about to start it again, from its checkpoints
+        config_id, error = _config_id(trial), trial.get_pickled_error()
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, StorageError):
+            self.storage_error = cause
+        # Tune has set the status to ERROR already when it is about to start the trial again.
+        if trial.should_recover() and trial.status == Trial.ERROR:
             self._ledger.event("trial_restarted", "its process was lost; it goes on elsewhere", config_id)
             return
-        self._ledger.fail(config_id, str(trial.get_error() or "the process of this configuration was lost"))
+        self._ledger.fail(config_id, str(cause or "the process of this configuration was lost"))
         self._decide(tune_controller, self._rule.withdraw(config_id))
 
     def _finish(self, controller: TuneController, config_id: str, level: float, value: float | None) -> None:
         """A configuration none of whose runs can go on. It takes part in no further comparison, so that what is
         decided about the others does not depend on whether this driver or an earlier one saw it end."""
         failed = all(row["status"] == "failed" for row in self._ledger.runs[config_id].values())
+        lost = sum(row["status"] == "failed" for row in self._ledger.runs[config_id].values())
         text = "no value" if value is None else f"value {value:.6g}"
+        text += f", {lost} failed runs" if lost else ""
         self._ledger.end(config_id, "failed" if failed else "completed", f"ended at {level:g} with {text}")
         self._decide(controller, self._rule.withdraw(config_id))
 
@@ -101,6 +106,19 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def debug_string(self) -> str:
         return f"rung: {self._rule.name}"
+
+
+class StorageStopper(Stopper):  # type: ignore[misc]
+    """Ends a sweep whose trials cannot write."""
+
+    def __init__(self, scheduler: TuneScheduler) -> None:
+        self._scheduler = scheduler
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._scheduler.storage_error is not None
 
 
 class StartCallback(Callback):  # type: ignore[misc]
