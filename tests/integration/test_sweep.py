@@ -23,6 +23,8 @@ def finished(module_rung: Rung) -> tuple[Rung, str]:
 
 def rows(path: Path, table: str) -> list[dict[str, Any]]:
     """The raw rows of a table, as anybody's DuckDB sees them, without rung."""
+    if not list(path.glob(f"tables/{table}/*.parquet")):
+        return []
     relation = duckdb.connect().sql(f"SELECT * FROM read_parquet('{path}/tables/{table}/*.parquet')")
     columns = relation.columns
     return [dict(zip(columns, row, strict=True)) for row in relation.fetchall()]

@@ -145,7 +145,8 @@ def test_the_python_api_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.M
     assert block.count("args = Arguments()") == 1
     small = block.replace(
         "args = Arguments()",
-        "args = Arguments()\nargs.n_steps, args.p, args.embedding_size, args.hidden_size, args.verbose = 2, 5, 8, 8, False",
+        "args = Arguments()\nargs.n_steps, args.p, args.verbose = 2, 5, False\n"
+        "args.embedding_size = args.hidden_size = 8",
     )
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

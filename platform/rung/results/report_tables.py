@@ -272,7 +272,7 @@ def cost_of(runs: Sequence[Row]) -> Cost:
         steps=math.fsum(run["step"] for run in runs),
         tokens=math.fsum(run["tokens"] for run in runs),
         hours=math.fsum(run["wall_seconds"] for run in runs) / 3600,
-        core_hours=math.fsum(run["wall_seconds"] * run["threads"] for run in runs) / 3600,
+        core_hours=math.fsum(run["wall_seconds"] * (run["threads"] or 1) for run in runs) / 3600,
     )
 
 

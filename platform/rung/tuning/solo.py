@@ -17,6 +17,7 @@ from rung.errors import RungError
 from rung.locks import study_lock
 from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import append_launch, launch_record
+from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
 from rung.tuning.goal import assignment_of
@@ -83,4 +84,5 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
             ledger.report(configuration.config_id, replication.rows())
             replication.close()
             ledger.close()
+        compact(directory)
     return directory

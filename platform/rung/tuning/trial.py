@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 
+from rung.errors import RungError, StorageError
 from rung.results.aggregation import Aggregation
 from rung.training import environment
 from rung.training.replication import Assignment, SerialReplication
@@ -69,18 +71,23 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
             self._replication = SerialReplication(self._task.assignment)
             self._error = None
         except Exception as error:
-            # Tune loses a trial whose reset raises; one whose step raises is a failed trial, which it handles.
-            self._error = error
+            self._error = error  # Tune loses a trial whose reset raises: tell it with the next result
 
     def step(self) -> dict[str, object]:
-        if self._error is not None:
-            raise self._error
-        assert self._replication is not None
         level = self._levels.pop(0)
-        rows = self._replication.advance(level)
+        result: dict[str, object] = {"config_id": self._task.assignment.config_id, "level": level}
+        try:
+            if self._error is not None:
+                raise self._error
+            assert self._replication is not None
+            rows = self._replication.advance(level)
+        except Exception as error:
+            # Runs that raise are rows; this is the platform's own trouble. It travels as a result, because Tune tells
+            # its scheduler that a trial failed, but not why.
+            trouble = "storage_error" if isinstance(error, StorageError) else "error"
+            return {**result, trouble: str(error) if isinstance(error, RungError) else traceback.format_exc()}
         return {
-            "config_id": self._task.assignment.config_id,
-            "level": level,
+            **result,
             "value": self._task.aggregation.value(rows),
             "rows": rows,
             "ended": self._replication.has_ended or not self._levels,

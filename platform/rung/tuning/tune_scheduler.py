@@ -52,6 +52,12 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         config_id, level = result["config_id"], result["level"]
+        if "storage_error" in result:
+            self.storage_error = StorageError(result["storage_error"])
+            return str(TrialScheduler.STOP)
+        if "error" in result:
+            self._lose(tune_controller, config_id, result["error"])
+            return str(TrialScheduler.STOP)
         self._ledger.report(config_id, result["rows"])
         if result["ended"]:
             self._finish(tune_controller, config_id, level, result["value"])
@@ -71,16 +77,17 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP if own[0].decision == "stop" else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        config_id, error = _config_id(trial), trial.get_pickled_error()
-        cause = getattr(error, "cause", error)
-        if isinstance(cause, StorageError):
-            self.storage_error = cause
+        """The process of a trial died."""
+        config_id = _config_id(trial)
         # Tune has set the status to ERROR already when it is about to start the trial again.
         if trial.should_recover() and trial.status == Trial.ERROR:
-            self._ledger.event("trial_restarted", "its process was lost; it goes on elsewhere", config_id)
+            self._ledger.event("trial_restarted", "its process died; it goes on in another", config_id)
             return
-        self._ledger.fail(config_id, str(cause or "the process of this configuration was lost"))
-        self._decide(tune_controller, self._rule.withdraw(config_id))
+        self._lose(tune_controller, config_id, "the process of this configuration died too often")
+
+    def _lose(self, controller: TuneController, config_id: str, error: str) -> None:
+        self._ledger.fail(config_id, error)
+        self._decide(controller, self._rule.withdraw(config_id))
 
     def _finish(self, controller: TuneController, config_id: str, level: float, value: float | None) -> None:
         """A configuration none of whose runs can go on. It takes part in no further comparison, so that what is
