@@ -104,9 +104,10 @@ def test_values_that_are_not_comparable_rank_behind(tmp_path: Path) -> None:
         "stopped": [{"value": 0.2, "status": "stopped", "step": 10}] * 2,
         "slow": [{"value": 0.9}, {"value": 0.9}],
         "running": [{"value": 0.5, "status": "running", "step": 40}],
-        "accident": [{"value": 0.4}, {"value": None, "status": "failed"}],
+        "accident": [{"value": 0.4}, {"value": 0.4}, {"value": None, "status": "failed"}],
+        "halved": [{"value": 0.3}, {"value": None, "status": "failed"}],
     }
-    expected = ["accident", "running", "slow", "stopped", "survivor", "nothing", "unlucky"]
+    expected = ["accident", "running", "slow", "stopped", "survivor", "halved", "nothing", "unlucky"]
     assert order(write_study(tmp_path, runs)) == expected
 
 
