@@ -11,7 +11,7 @@ from rung.results.aggregation import Aggregation
 MAX = Aggregation("max", worst_value=0.0)
 
 
-def rows(*values: float | None | str) -> list[dict[str, Any]]:
+def rows(*values: float | str | None) -> list[dict[str, Any]]:
     """A number is a completed run's value; a word is a status without one."""
     return [
         {"value": None, "status": value} if isinstance(value, str) else {"value": value, "status": "completed"}
