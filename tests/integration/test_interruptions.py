@@ -51,7 +51,8 @@ def parts(path: Path) -> int:
 def trial_processes(driver: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
-        if "ConfigurationTrial" in " ".join(process.info["cmdline"] or ()):
+        # Ray shows in a worker's title what it is doing: one that is training, not one that is taking over a task.
+        if "ConfigurationTrial.train" in " ".join(process.info["cmdline"] or ()):
             with suppress(psutil.NoSuchProcess):
                 if driver in {parent.pid for parent in process.parents()}:
                     found.append(process)

@@ -79,7 +79,8 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """The process of a trial died."""
         config_id = _config_id(trial)
-        # Tune has set the status to ERROR already when it is about to start the trial again.
+        # Tune has set the status to ERROR already when it is about to start the trial again. It does not do so when the
+        # process dies while it takes over a task: then the configuration has failed, and the next command goes on.
         if trial.should_recover() and trial.status == Trial.ERROR:
             self._ledger.event("trial_restarted", "its process died; it goes on in another", config_id)
             return
