@@ -43,6 +43,7 @@ class Ledger:
         self.states: dict[str, State] = dict.fromkeys(self.runs, "waiting")
         self.labels: dict[str, str] = {}
         self.decisions: list[Decision] = []
+        self._levels: dict[str, set[int]] = {}
         self._writers = {
             table: TableWriter(directory, table, "driver")
             for table in ("configurations", "runs", "decisions", "events")
@@ -58,7 +59,7 @@ class Ledger:
             if row["phase"] == "search":
                 self.runs.setdefault(row["config_id"], {})[row["seed"]] = row
         for row in sorted(dicts(stored.decisions), key=lambda row: row["order"]):
-            self.decisions.append(Decision(**{name: row[name] for name in Decision.__dataclass_fields__}))
+            self._remember(Decision(**{name: row[name] for name in Decision.__dataclass_fields__}))
         self.labels = {row["config_id"]: row["label"] for row in dicts(stored.configurations)}
         for config_id in self.labels:
             self.runs.setdefault(config_id, {})
@@ -67,6 +68,10 @@ class Ledger:
                 self._stop(decision.config_id)
         for config_id in self.runs:
             self.states[config_id] = self._state_on_disk(config_id)
+
+    def _remember(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        self._levels.setdefault(decision.config_id, set()).add(decision.level)
 
     def _state_on_disk(self, config_id: str) -> State:
         statuses = [row["status"] for row in self.runs[config_id].values()]
@@ -97,7 +102,7 @@ class Ledger:
 
     def levels_decided(self, config_id: str) -> set[int]:
         """Rungs that this configuration has passed already."""
-        return {decision.level for decision in self.decisions if decision.config_id == config_id}
+        return self._levels.get(config_id, set())
 
     # What happens.
 
@@ -147,7 +152,7 @@ class Ledger:
                     **vars(decision),
                 }
             )
-            self.decisions.append(decision)
+            self._remember(decision)
             self._writers["decisions"].flush()
             if decision.decision == "stop":
                 self._stop(decision.config_id)
