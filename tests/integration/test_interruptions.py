@@ -20,7 +20,7 @@ from tests.integration.test_sweep import rows
 
 pytestmark = pytest.mark.ray
 
-SLOW = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "seconds_per_step": 0.08}
+SLOW = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "seconds_per_step": 0.05}
 METRICS = ("validation/loss", "validation/accuracy", "learning_rate", "gradient_norm", "batch/mse")
 
 
