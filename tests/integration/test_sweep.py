@@ -118,7 +118,7 @@ def test_another_study_of_the_same_name_is_refused(finished: tuple[Rung, str]) -
 def test_only_the_best_configuration_keeps_its_checkpoints(finished: tuple[Rung, str]) -> None:
     rung, _ = finished
     best = json.loads(rung("results", "toy", "--format", "json"))[0]["config_id"]
-    kept = {path.name for path in (rung.results() / "checkpoints").iterdir()}
+    kept = {path.name for path in (rung.results() / "checkpoints").iterdir() if path.is_dir()}
     assert kept == {f"{best}-s{seed}" for seed in range(3)}
 
 
