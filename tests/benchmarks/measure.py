@@ -1,7 +1,7 @@
 """What all benchmarks share: cases measured in turns, ratios within a turn, and a line on the machine.
 
-Other work on the machine slows all cases of a turn alike, so a ratio is taken within a turn and the median over turns is
-what counts; seconds are given beside it for scale. Nothing here fails because something is slow: a benchmark is no test.
+Other work on the machine slows all cases of a turn alike, so a ratio is taken within a turn and the median over turns
+is what counts; seconds are given beside it for scale. Nothing here fails for being slow: a benchmark is no test.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def print_machine(threads: int | None = None) -> None:
     """One line: where, when and with what this was measured."""
     counted = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''} per process"
     print(
-        f"{_processor()}, {os.cpu_count()} cores{counted}; Python {platform.python_version()}, torch {version('torch')}, "
-        f"ray {version('ray')}; commit {_commit()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load before: "
-        f"{os.getloadavg()[0]:.1f}\n",
+        f"{_processor()}, {os.cpu_count()} cores{counted}; Python {platform.python_version()}, "
+        f"torch {version('torch')}, ray {version('ray')}; commit {_commit()}; "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; load before: {os.getloadavg()[0]:.1f}\n",
         flush=True,
     )
 
@@ -95,12 +95,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "").split()
-    bf16 = ", ".join(name for flag, name in (("amx_bf16", "AMX bf16"), ("avx512_bf16", "AVX-512 bf16")) if flag in flags)
+    known = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16"}
+    bf16 = ", ".join(name for flag, name in known.items() if flag in flags)
     return f"{names[0] if names else platform.machine()}{f' ({bf16})' if bf16 else ''}"
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return done.stdout.strip() or "unknown"
