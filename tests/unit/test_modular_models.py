@@ -141,8 +141,9 @@ def test_gpt_drops_after_the_mlp_only() -> None:
     # With (almost) every MLP output dropped, what is left is attention and the norms.
     block: Any = model.blocks[1]
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
-    expected = block.mlp_norm(block.attention_norm(x + block.attention(x)[0]))
-    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+    attended = block.attention.mix(*block.attention.project(x))
+    expected = block.mlp_norm(block.attention_norm(x + attended))
+    torch.testing.assert_close(block(x, attended), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sinusoidal_positions() -> None:

@@ -2,24 +2,30 @@
 
 Token embedding plus fixed sinusoidal positions without scaling, attention projections with bias, an MLP of 4
 x width with exact GELU and no bias, dropout after the MLP only. `forward` computes what a loss on the last
-positions needs and no more; `inspect` shows hidden states and attention weights. Leaves out generation and a
-key-value cache.
+positions needs and no more; `inspect` shows hidden states and attention weights. `fused = False` keeps to
+operations that torch.func can transform. Leaves out generation and a key-value cache.
 
-Shape suffixes: B rows, S positions, Q positions from `start` on, D width, H heads, E = D / H, P prefixes, L
-their length, V vocabulary.
+Shape suffixes: B rows, S positions, Q positions from `start` on, D width, H heads, E = D / H, P distinct
+beginnings, L their length, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainables.models.attention import attend, causal_mask
+from trainables.models.attention import attend, causal_mask, split_heads
 from trainables.models.layers import Dropout, Prefix, embedding, linear, sinusoidal_positions
+from trainables.models.short_attention import LONGEST, ShortAttention
+
+Projection = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+"""From a first position to the queries from there on (B, Q, D), and the keys and values of all (B, S, 2 D)."""
 
 
 class Inspection(NamedTuple):
@@ -34,10 +40,9 @@ class Inspection(NamedTuple):
 
 
 class _Past(NamedTuple):
-    """Keys and values of what stands before the given positions, one per prefix."""
+    """What the attention of a layer needs of the beginnings that rows share."""
 
-    k_PHLE: torch.Tensor
-    v_PHLE: torch.Tensor
+    kv_PL2D: torch.Tensor
     index_B: torch.Tensor
 
 
@@ -51,38 +56,42 @@ class Attention(nn.Module):
         self.qkv = linear(width, 3 * width, bias=True, generator=generator)
         self.output = linear(width, width, bias=True, generator=generator)
 
-    def forward(
-        self, x_BSD: torch.Tensor, start: int = 0, past: _Past | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The attention output (B, Q, D), and the keys and values (B, H, S, E) of the given positions."""
-        q_BHQE, k_BHSE, v_BHSE = self.project(x_BSD, start)
-        k, v = k_BHSE, v_BHSE
-        if past is not None:
-            k = torch.cat([past.k_PHLE[past.index_B], k], dim=2)
-            v = torch.cat([past.v_PHLE[past.index_B], v], dim=2)
-        mixed = attend(q_BHQE, k, v)
-        return self.output(mixed.transpose(1, 2).flatten(2)), k_BHSE, v_BHSE
-
-    def project(self, x_BSD: torch.Tensor, start: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries (B, H, Q, E) of the positions from `start` on, keys and values (B, H, S, E) of all."""
+    def project(self, x_BSD: torch.Tensor, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries (B, Q, D) of the positions from `start` on; keys and values (B, S, 2 D) of all."""
+        width = x_BSD.shape[-1]
         if start == 0:
-            q, k, v = self.qkv(x_BSD).chunk(3, dim=-1)
+            return self.split(self.qkv(x_BSD))
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_BQD = F.linear(x_BSD[:, start:], weight[:width], bias[:width])
+        return q_BQD, F.linear(x_BSD, weight[width:], bias[width:])
+
+    def split(self, qkv_BS3D: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries (B, S, D), and keys and values (B, S, 2 D), as views."""
+        width = qkv_BS3D.shape[-1] // 3
+        q_BSD, kv_BS2D = qkv_BS3D.split([width, 2 * width], dim=-1)
+        return q_BSD, kv_BS2D
+
+    def mix(
+        self, q_BQD: torch.Tensor, kv_BS2D: torch.Tensor, past: _Past | None = None, fused: bool = True
+    ) -> torch.Tensor:
+        """The attention output (B, Q, D) of projected positions."""
+        length = 0 if past is None else past.kv_PL2D.shape[1]
+        if fused and q_BQD.device.type == "cpu" and length + kv_BS2D.shape[1] <= LONGEST:
+            mixed_BQD = ShortAttention.apply(q_BQD, kv_BS2D, *(past or (None, None)), self.heads)  # type: ignore[no-untyped-call]
         else:
-            width = x_BSD.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x_BSD[:, start:], weight[:width], bias[:width])
-            k, v = F.linear(x_BSD, weight[width:], bias[width:]).chunk(2, dim=-1)
-        return self._split(q), self._split(k), self._split(v)
+            if past is not None:
+                kv_BS2D = torch.cat([past.kv_PL2D[past.index_B], kv_BS2D], dim=1)
+            k_BKD, v_BKD = kv_BS2D.chunk(2, dim=-1)
+            mixed_BHQE = attend(*(split_heads(each, self.heads) for each in (q_BQD, k_BKD, v_BKD)))
+            mixed_BQD = mixed_BHQE.transpose(1, 2).flatten(2)
+        return self.output(mixed_BQD)
 
-    def weights(self, x_BSD: torch.Tensor) -> torch.Tensor:
-        """The attention weights (B, H, S, S), written out."""
-        q_BHSE, k_BHSE, _ = self.project(x_BSD)
+    def weights(self, q_BSD: torch.Tensor, kv_BS2D: torch.Tensor) -> torch.Tensor:
+        """The attention weights (B, H, S, S) of projected positions, written out."""
+        q_BHSE, k_BHSE = (split_heads(each, self.heads) for each in (q_BSD, kv_BS2D.chunk(2, dim=-1)[0]))
         scores_BHSS = q_BHSE @ k_BHSE.transpose(-2, -1) / math.sqrt(q_BHSE.shape[-1])
-        mask = causal_mask(q_BHSE.shape[2], k_BHSE.shape[2], x_BSD.device)
+        mask = causal_mask(q_BHSE.shape[2], k_BHSE.shape[2], q_BSD.device)
         return scores_BHSS.masked_fill(~mask, -math.inf).softmax(dim=-1)
-
-    def _split(self, x_BSD: torch.Tensor) -> torch.Tensor:
-        return x_BSD.view(*x_BSD.shape[:-1], self.heads, x_BSD.shape[-1] // self.heads).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -97,18 +106,11 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout, generator)
         self.mlp_norm = nn.LayerNorm(width, device=generator.device)
 
-    def forward(self, x_BSD: torch.Tensor, start: int = 0, past: _Past | None = None) -> torch.Tensor:
-        """The block's output (B, Q, D) for the positions from `start` on."""
-        return self.with_keys_and_values(x_BSD, start, past)[0]
-
-    def with_keys_and_values(
-        self, x_BSD: torch.Tensor, start: int = 0, past: _Past | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The output (B, Q, D) with the keys and values (B, H, S, E) that later positions need."""
-        attended, k, v = self.attention(x_BSD, start, past)
-        x_BQD = self.attention_norm(x_BSD[:, start:] + attended)
-        mlp = self.contract(F.gelu(self.expand(x_BQD)))
-        return self.mlp_norm(x_BQD + self.dropout(mlp)), k, v
+    def forward(self, x_BQD: torch.Tensor, attended_BQD: torch.Tensor) -> torch.Tensor:
+        """The block's output (B, Q, D), from its input and the output of its attention at the same positions."""
+        x_BQD = self.attention_norm(x_BQD + attended_BQD)
+        mlp_BQD = self.contract(F.gelu(self.expand(x_BQD)))
+        return self.mlp_norm(x_BQD + self.dropout(mlp_BQD))
 
 
 class GPT(nn.Module):
@@ -144,6 +146,7 @@ class GPT(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.fused = True
         self.embedding = embedding(vocabulary, width, padding=padding, generator=generator)
         positions = sinusoidal_positions(length, width, generator.device)
         self.register_buffer("positions_SD", positions, persistent=False)
@@ -158,15 +161,18 @@ class GPT(nn.Module):
         The last block computes queries, MLP, norms and the classifier for those positions only. With a
         `prefix` of length L <= start, what stands before L is computed once for each distinct beginning.
         """
-        x = self._embed(tokens_BS, 0 if prefix is None else prefix.length)
-        pasts = [None] * len(self.blocks) if prefix is None else self._pasts(prefix)
-        skipped = start if prefix is None else start - prefix.length
-        if skipped < 0:
+        begin = 0 if prefix is None else prefix.length
+        if start < begin:
             raise ValueError(f"start {start} lies inside the shared prefix")
+        pasts = [None] * len(self.blocks) if prefix is None else self._pasts(prefix)
+        x_BQD, projected = self._embed(tokens_BS[:, begin:], begin)
         last = len(self.blocks) - 1
         for layer, (block, past) in enumerate(zip(self.blocks, pasts, strict=True)):
-            x = block(x, skipped if layer == last else 0, past)
-        logits_BQV: torch.Tensor = self.classifier(x)
+            assert isinstance(block, Block)
+            skipped = start - begin if layer == last else 0
+            q_BQD, kv_BS2D = projected(skipped) if layer == 0 else block.attention.project(x_BQD, skipped)
+            x_BQD = block(x_BQD[:, skipped:], block.attention.mix(q_BQD, kv_BS2D, past, self.fused))
+        logits_BQV: torch.Tensor = self.classifier(x_BQD)
         return logits_BQV
 
     def inspect(self, tokens_BS: torch.Tensor) -> Inspection:
@@ -175,31 +181,43 @@ class GPT(nn.Module):
         self.eval()
         hidden, attention = [], []
         with torch.no_grad():
-            x_BSD = self._embed(tokens_BS)
+            x_BSD, _ = self._embed(tokens_BS)
             for block in self.blocks:
                 assert isinstance(block, Block)
-                attention.append(block.attention.weights(x_BSD))
-                x_BSD = block(x_BSD)
+                q_BSD, kv_BS2D = block.attention.project(x_BSD)
+                attention.append(block.attention.weights(q_BSD, kv_BS2D))
+                x_BSD = block(x_BSD, block.attention.mix(q_BSD, kv_BS2D))
                 hidden.append(x_BSD)
             logits = self.classifier(x_BSD)
         self.train(training)
         return Inspection(logits, torch.stack(hidden, dim=1), torch.stack(attention, dim=1))
 
-    def _embed(self, tokens_BS: torch.Tensor, begin: int = 0) -> torch.Tensor:
-        """Embeddings (B, S - begin, D) of the positions from `begin` on."""
-        end = tokens_BS.shape[1]
-        x_BSD: torch.Tensor = self.embedding(tokens_BS[:, begin:])
-        return x_BSD + self.positions_SD[begin:end]
+    def _embed(self, tokens_BS: torch.Tensor, begin: int = 0) -> tuple[torch.Tensor, Projection]:
+        """Embeddings (B, S, D) of tokens that stand from position `begin` on, and the first layer's projection of them.
+
+        On a CPU, where there are more rows than tokens, every token at every position is projected once and rows
+        look up what they need.
+        """
+        vocabulary, (rows, length) = self.embedding.num_embeddings, tokens_BS.shape
+        attention, positions_SD = self.blocks[0].attention, self.positions_SD[begin : begin + length]
+        if not self.fused or tokens_BS.device.type != "cpu" or vocabulary >= rows:
+            x_BSD = self.embedding(tokens_BS) + positions_SD
+            return x_BSD, partial(attention.project, x_BSD)
+        every_V, every_S = torch.arange(vocabulary), torch.arange(length)
+        table_MD = (self.embedding(every_V) + positions_SD[:, None]).flatten(0, 1)  # M = S V
+        index_BS = tokens_BS + vocabulary * every_S
+        q_BSD, kv_BS2D = attention.split(F.embedding(index_BS, attention.qkv(table_MD)))
+        return F.embedding(index_BS, table_MD), lambda start: (q_BSD[:, start:], kv_BS2D)
 
     def _pasts(self, prefix: Prefix) -> list[_Past | None]:
         """Keys and values of the distinct beginnings, in every layer."""
         pasts: list[_Past | None] = []
-        x_PLD = self._embed(prefix.tokens)
+        x_PLD, _ = self._embed(prefix.tokens)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            if layer < len(self.blocks) - 1:
-                x_PLD, k, v = block.with_keys_and_values(x_PLD)
-            else:
-                _, k, v = block.attention.project(x_PLD, start=prefix.length)
-            pasts.append(_Past(k, v, prefix.index))
+            is_last = layer == len(self.blocks) - 1
+            q_PLD, kv_PL2D = block.attention.project(x_PLD, start=prefix.length if is_last else 0)
+            pasts.append(_Past(kv_PL2D, prefix.index))
+            if not is_last:
+                x_PLD = block(x_PLD, block.attention.mix(q_PLD, kv_PL2D, fused=self.fused))
         return pasts

@@ -67,11 +67,22 @@ class ModularArithmetic(Trainable[ModularArithmeticConfig, "Items"]):
         """See `workload.workload`."""
         return workload(config)
 
+    @classmethod
+    def packing_obstacle(cls, config: ModularArithmeticConfig) -> str | None:
+        """Dropout masks come from each run's own generator, one mask at a time."""
+        dropout = config.model.dropout
+        return None if dropout == 0 else f"a dropout of {dropout:g} draws its masks run by run"
+
     def model(self, generator: torch.Generator) -> nn.Module:
         """A `GPT` or an `LSTM` on the device of `generator`."""
         from trainables.modular_arithmetic.build import build_model
 
         return build_model(self.config, generator)
+
+    def transformable(self, model: nn.Module) -> nn.Module:
+        """The model without its own kernels, which cannot be batched over runs."""
+        model.fused = False
+        return model
 
     def batches(self) -> Batches:
         """Batches of the training items of all orders."""
