@@ -18,7 +18,9 @@ from torch.nn import functional as F
 def attend(q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor) -> torch.Tensor:
     """The values mixed by causal attention, (B, H, Q, E); the queries belong to the last Q of the K positions."""
     if torch._C._are_functorch_transforms_active():  # what torch's own Function.apply asks
-        mixed: torch.Tensor = _Attend.apply(q_BHQE, k_BHKE, v_BHKE)  # type: ignore[no-untyped-call]
+        # Under autocast, projections that are mapped come in different types.
+        kind = torch.promote_types(q_BHQE.dtype, k_BHKE.dtype)
+        mixed: torch.Tensor = _Attend.apply(q_BHQE.to(kind), k_BHKE.to(kind), v_BHKE.to(kind))  # type: ignore[no-untyped-call]
         return mixed
     return _attend(q_BHQE, k_BHKE, v_BHKE)
 
@@ -34,6 +36,10 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> torch.Tensor:
 
 
 def _attend(q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor) -> torch.Tensor:
+    if q_BHQE.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # The CPU's kernel is several times slower in bf16 than in fp32.
+        with torch.autocast("cpu", enabled=False):
+            return _attend(q_BHQE.float(), k_BHKE.float(), v_BHKE.float())
     queries, keys = q_BHQE.shape[2], k_BHKE.shape[2]
     if queries == keys:
         return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, is_causal=True)
@@ -46,7 +52,8 @@ class _Attend(Function):
 
     @staticmethod
     def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return _attend(q, k, v)
+        with torch.autocast(q.device.type, enabled=False):  # the backward pass is outside, and must see the same
+            return _attend(q, k, v)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

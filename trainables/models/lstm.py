@@ -161,6 +161,9 @@ class LSTM(nn.Module):
             else:
                 gates_SBG = F.linear(self.dropout(y_SBD), input_weight, layer.bias)
             first_BG, c_BD = F.linear(h_PD, recurrent_weight), c_PD
+            if torch.is_autocast_enabled("cpu"):  # products in bf16, their sums and the cell in fp32
+                gates_SBG, first_BG = gates_SBG.float(), first_BG.float()
+                recurrent_weight = recurrent_weight.to(torch.get_autocast_dtype("cpu"))
             if index_B is not None:
                 first_BG, c_BD = first_BG.index_select(0, index_B), c_PD.index_select(0, index_B)
             y_SBD, c_BD = Recurrence.apply(gates_SBG, first_BG, c_BD, recurrent_weight)  # type: ignore[no-untyped-call]

@@ -27,7 +27,8 @@ class Recurrence(torch.autograd.Function):
             saves a copy; so it must be an intermediate result that nobody else reads.
         first_BG: what the state before the first step contributes, h_0 W^T.
         c_BD: the cell state before the first step.
-        weight_GD: the recurrent weight W.
+        weight_GD: the recurrent weight W. Products with it are taken in its precision, everything else in that of
+            the gates.
 
     Returns:
         The hidden states (S, B, D), and the last cell state (B, D).
@@ -44,7 +45,7 @@ class Recurrence(torch.autograd.Function):
             if t == 0:
                 gates_BG.add_(first_BG)
             else:
-                gates_BG.addmm_(h_SBD[t - 1], weight_GD.T)
+                _add_product(gates_BG, h_SBD[t - 1], weight_GD.T)
             into, forget, cell, out = gates_BG.split(width, dim=1)
             gates_BG[:, : 2 * width].sigmoid_()
             tanh(cell, out=cell)
@@ -61,10 +62,11 @@ class Recurrence(torch.autograd.Function):
         gates_SBG, h_SBD, c_SBD, tanh_SBD, weight_GD = ctx.saved_tensors
         grad_SBG, (steps, rows, width) = torch.empty_like(gates_SBG), h_SBD.shape
         dc_BD = h_SBD.new_zeros(rows, width) if grad_c_BD is None else grad_c_BD.clone()
-        dh_BD, buffer_BD = torch.zeros_like(dc_BD), torch.empty_like(dc_BD)
+        buffer_BD = torch.empty_like(dc_BD)
         for t in reversed(range(steps)):
-            if grad_h_SBD is not None:
-                dh_BD.add_(grad_h_SBD[t])
+            dh_BD = torch.zeros_like(dc_BD) if grad_h_SBD is None else grad_h_SBD[t].clone()
+            if t + 1 < steps:
+                _add_product(dh_BD, grad_SBG[t + 1], weight_GD)
             into, forget, cell, out = gates_SBG[t].split(width, dim=1)
             d_into, d_forget, d_cell, d_out = grad_SBG[t].split(width, dim=1)
             torch.mul(dh_BD, out, out=buffer_BD)
@@ -78,10 +80,17 @@ class Recurrence(torch.autograd.Function):
             _tanh_backward.grad_input(buffer_BD, cell, grad_input=d_cell)
             _sigmoid_backward.grad_input(d_out, out, grad_input=d_out)
             dc_BD.mul_(forget)
-            if t:
-                torch.mm(grad_SBG[t], weight_GD, out=dh_BD)
-        grad_weight_GD = grad_SBG[1:].flatten(0, 1).T @ h_SBD[:-1].flatten(0, 1)
+        later_NG, before_ND = (each.flatten(0, 1).to(weight_GD.dtype) for each in (grad_SBG[1:], h_SBD[:-1]))
+        grad_weight_GD = later_NG.T @ before_ND
         return grad_SBG, grad_SBG[0], dc_BD, grad_weight_GD
+
+
+def _add_product(sum_BD: torch.Tensor, a_BG: torch.Tensor, b_GD: torch.Tensor) -> None:
+    """Adds a b, taken in the precision of b."""
+    if a_BG.dtype == b_GD.dtype:
+        sum_BD.addmm_(a_BG, b_GD)
+    else:
+        sum_BD.add_(a_BG.to(b_GD.dtype) @ b_GD)
 
 
 def tanh(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:

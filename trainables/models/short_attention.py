@@ -35,6 +35,7 @@ class ShortAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # never in bf16, which gains nothing here
     def forward(
         ctx: Any,
         q_BQD: torch.Tensor,
@@ -54,6 +55,7 @@ class ShortAttention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad_BQD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q_NQE, k_NKE, v_NKE, weights_QKN, weights_NQK, index_B = ctx.saved_tensors
         heads, scale = ctx.heads, 1 / math.sqrt(q_NQE.shape[-1])
