@@ -47,11 +47,13 @@ class Recurrence(torch.autograd.Function):
             else:
                 _add_product(gates_BG, h_SBD[t - 1], weight_GD.T)
             into, forget, cell, out = gates_BG.split(width, dim=1)
-            gates_BG[:, : 2 * width].sigmoid_()
-            tanh(cell, out=cell)
-            out.sigmoid_()
+            # tanh(x) = 2 sigmoid(2 x) - 1, within 2e-7: torch's vectorised tanh takes five times as long.
+            cell.mul_(2)
+            gates_BG.sigmoid_()
+            cell.mul_(2).sub_(1)
             torch.mul(forget, c_SBD[t], out=c_SBD[t + 1]).addcmul_(into, cell)
-            torch.mul(out, tanh(c_SBD[t + 1], out=tanh_SBD[t]), out=h_SBD[t])
+            torch.mul(c_SBD[t + 1], 2, out=tanh_SBD[t]).sigmoid_().mul_(2).sub_(1)
+            torch.mul(out, tanh_SBD[t], out=h_SBD[t])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gates_SBG, h_SBD, c_SBD, tanh_SBD, weight_GD)
         return h_SBD, c_SBD[-1]
@@ -91,8 +93,3 @@ def _add_product(sum_BD: torch.Tensor, a_BG: torch.Tensor, b_GD: torch.Tensor) -
         sum_BD.addmm_(a_BG, b_GD)
     else:
         sum_BD.add_(a_BG.to(b_GD.dtype) @ b_GD)
-
-
-def tanh(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """tanh(x) = 2 sigmoid(2 x) - 1 into `out`, within 2e-7; torch's vectorised tanh takes five times as long."""
-    return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
