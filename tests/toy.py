@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -54,11 +55,13 @@ class ToyConfig(TrainableConfig):
     """The run with this seed meets a NaN at step 3."""
 
 
+@dataclass(frozen=True)
 class Batch:
     """Inputs (batch, width), labels (batch,), and the position they were drawn for."""
 
-    def __init__(self, x: torch.Tensor, y: torch.Tensor, position: int) -> None:
-        self.x, self.y, self.position = x, y, position
+    x: torch.Tensor
+    y: torch.Tensor
+    position: int
 
 
 class Toy(Trainable[ToyConfig, Batch]):
@@ -82,6 +85,10 @@ class Toy(Trainable[ToyConfig, Batch]):
             steps_per_epoch=10,
         )
 
+    @classmethod
+    def packing_obstacle(cls, config: ToyConfig) -> str | None:
+        return f"a dropout of {config.model.dropout:g} draws its masks run by run" if config.model.dropout else None
+
     def model(self, generator: torch.Generator) -> nn.Module:
         return _build(self.config.model, generator)
 
@@ -89,23 +96,23 @@ class Toy(Trainable[ToyConfig, Batch]):
         return self
 
     def at(self, position: int, policy: nn.Module) -> Batch:
+        broken = self.config.raise_for_seed == self.seed and "TOY_IS_MENDED" not in os.environ
+        if broken and position == 3:
+            raise ArithmeticError(f"the toy raises for seed {self.seed}")
+        if self.config.fill_disk_at == position:
+            raise StorageError("the toy's disk is full")
         x, y = self._draw(self.seed * 1_000_003 + position + 1, self.config.batch_size)
+        if self.config.diverge_for_seed == self.seed and position == 3:
+            y = y * float("nan")
         return Batch(x, y, position)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         if self.config.seconds_per_step:
             time.sleep(self.config.seconds_per_step)
-        broken = self.config.raise_for_seed == self.seed and "TOY_IS_MENDED" not in os.environ
-        if broken and batch.position == 3:
-            raise ArithmeticError(f"the toy raises for seed {self.seed}")
-        if self.config.fill_disk_at == batch.position:
-            raise StorageError("the toy's disk is full")
         error = (model(batch.x) - batch.y).square().mean()
         if self.config.blow_up_for_seed == self.seed and batch.position == 9:
             model.weight.data.fill_(math.inf)
             return Loss(model.bias.square(), tokens=len(batch.y))
-        if self.config.diverge_for_seed == self.seed and batch.position == 3:
-            error = error * float("nan")
         return Loss(error, tokens=len(batch.y), metrics={"mse": error})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:

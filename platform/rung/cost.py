@@ -6,13 +6,15 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rung.configuration import PlannedConfiguration
-from rung.plan import Plan
-from rung.settings import EvaluationConfig
+from rung.settings import EvaluationConfig, TrainableConfig
 from rung.study import Unit
 from rung.trainable import Trainable, Workload, find_trainable
+
+if TYPE_CHECKING:
+    from rung.plan import Plan
 
 ASSUMED_RATE = 50e9
 """Floating-point operations per second of one core: a two-layer GPT of width 128 reached 40 to 50 GFLOP/s with one
@@ -21,8 +23,8 @@ thread of a Xeon with AVX-512."""
 ASSUMED_OVERHEAD = 2e-3
 """Seconds of every optimizer step, and of every evaluation, that are no arithmetic; what small models consist of."""
 
-CHECKPOINT_BYTES = 12
-"""Per parameter: the weight and Adam's two moments, 4 bytes each."""
+BYTES = 4
+"""Of a number in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def estimate(plan: Plan) -> Cost:
     concurrent = _concurrent(plan)
     longest = seeds * max((cost.seconds for cost in by_level[-1]), default=0.0)
     rows = scale * _climbed(by_level, shares, "evaluations")
-    runs_bytes = [seeds * CHECKPOINT_BYTES * workload.parameters for workload in workloads]
+    runs_bytes = [
+        seeds * checkpoint_bytes(example.config) * workload.parameters
+        for example, workload in zip(examples, workloads, strict=True)
+    ]
     kept = {"none": 0, "best": max(runs_bytes, default=0), "all": round(sum(runs_bytes) * scale / seeds)}
     is_timed, on_gpu = plan.unit == "wall_clock", study.resources.gpus > 0
     return Cost(
@@ -94,11 +99,23 @@ def estimate(plan: Plan) -> Cost:
     )
 
 
+def run_seconds(configuration: PlannedConfiguration, kind: type[Trainable[Any, Any]], unit: Unit, level: int) -> float:
+    """What one run of a configuration to a level of the budget is reckoned to take on one core."""
+    return _run_cost(configuration, kind.workload(configuration.config), unit, level).seconds
+
+
 def evaluations(config: EvaluationConfig, steps: int) -> int:
     """How often a run of so many steps is evaluated, the start and the end included."""
     first = min(config.first, steps)
     due = first + 1 + steps // config.every - first // config.every
     return due if config.is_due(steps) else due + 1
+
+
+def checkpoint_bytes(config: TrainableConfig) -> int:
+    """Bytes of a checkpoint per parameter: the weight, Adam's two moments, what Grokfast remembers."""
+    grokfast = config.optimizer.grokfast
+    remembered = {"none": 0, "ema": 1, "ma": grokfast.window + 1}[grokfast.kind]
+    return BYTES * (3 + remembered)
 
 
 def steps_at(unit: Unit, level: int, workload: Workload) -> int:

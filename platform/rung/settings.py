@@ -39,6 +39,27 @@ def _leaf_types(annotation: Any) -> set[Any]:
     return {annotation}
 
 
+class GrokfastConfig(StrictModel):
+    """Grokfast (Lee, Kang, Kim & Lee 2024, arXiv 2405.20233): adds a multiple of a running mean of the gradient to the
+    gradient, so that its slow part, which is what generalises late, gains weight against the fast part.
+
+    Costs one tensor per parameter in memory and in every checkpoint with `ema`, `window` + 1 with `ma`.
+    """
+
+    kind: Literal["none", "ema", "ma"] = "none"
+    """`none`: off. `ema`: the mean is an exponential moving average. `ma`: it is that of the last `window` steps, and
+    nothing is added before there were as many."""
+    amplification: float = Field(default=2.0, ge=0)
+    """The multiple, lambda in the paper, which takes 2 with `ema` and 5 with `ma`."""
+    alpha: float = Field(default=0.98, ge=0, lt=1)
+    """`ema` only: what the average keeps of itself in a step."""
+    window: int = Field(default=100, gt=0)
+    """`ma` only: steps that are averaged, the present one included."""
+    start: int = Field(default=0, ge=0)
+    """Steps before anything is added, while the mean is taken already. For models that do not come to learn their
+    training items otherwise; the paper's code has it as `--two_stage --starting_point`."""
+
+
 class OptimizerConfig(StrictModel):
     """Which optimizer, with which constants."""
 
@@ -57,6 +78,8 @@ class OptimizerConfig(StrictModel):
     """Decay rate of Adam's second moment."""
     epsilon: float = Field(default=1e-8, gt=0)
     """Added to Adam's denominator."""
+    grokfast: GrokfastConfig = GrokfastConfig()
+    """Amplification of slow gradients, before clipping and before the optimizer; off by default."""
 
 
 class ScheduleConfig(StrictModel):
@@ -128,6 +151,10 @@ class TrainableConfig(StrictModel):
     """Learning-rate schedule."""
     gradient_clip: float | None = Field(default=1.0, gt=0)
     """Largest L2 norm of the whole gradient; a larger one is scaled down to it. Empty: no clipping."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: matrix products of loss and evaluation run in bfloat16 (torch.autocast); parameters, gradients and
+    optimizer stay in fp32. Changes results. Faster where the processor has units for it (tensor cores, AMX, AVX-512
+    BF16), slower elsewhere."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation points."""
     early_stopping: EarlyStoppingConfig | None = None

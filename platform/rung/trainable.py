@@ -3,6 +3,8 @@
 A trainable answers four questions about one run (model, batches, loss, evaluate) and owns no loop: the engine
 (`rung.training`) trains it solo, replicated over seeds, or under Ray Tune. Two more answers, `metrics` and
 `workload`, are given by the class before anything starts and must not need torch, because `rung plan` asks them.
+Runs that are trained together (`replication: packed`) ask for two more, which have defaults: `packing_obstacle`, like
+those without torch, and `transformable`.
 
 A name is looked up in the entry-point group `rung.trainables`; `package.module:Class` finds one of your own.
 """
@@ -111,6 +113,15 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
     def workload(cls, config: ConfigT) -> Workload:
         """What one run of this configuration costs."""
 
+    @classmethod
+    def packing_obstacle(cls, config: ConfigT) -> str | None:
+        """Why runs of this configuration cannot be trained together, as half a sentence; None: they can.
+
+        In a pack one call of `loss` serves all runs (torch.func.vmap), so it may only depend on the model and the
+        batch, and can neither draw random numbers nor look at the value of a tensor.
+        """
+        return None
+
     # The four questions.
 
     @abstractmethod
@@ -131,6 +142,14 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
 
         The engine calls it in evaluation mode and without gradients. It must leave model and generators as they were.
         """
+
+    def transformable(self, model: nn.Module) -> nn.Module:
+        """A model in a form that torch.func can transform, with the same parameters.
+
+        For runs that are trained together. `model` was made for the purpose and may be changed; evaluation still sees
+        the runs' own models. Kernels without a batching rule (torch's LSTM) must be switched off here.
+        """
+        return model
 
 
 def find_trainable(name: str) -> type[Trainable[Any, Any]]:

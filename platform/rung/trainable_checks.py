@@ -80,6 +80,7 @@ class _TrainableChecks:
         if is_whole:
             yield from self._combinations(expansion)
             yield from self._units(expansion.configurations)
+            yield from self._packing(expansion.configurations)
         yield from self._metrics(expansion.configurations or self._fallback(), is_whole)
 
     def _fallback(self) -> list[PlannedConfiguration]:
@@ -282,6 +283,19 @@ class _TrainableChecks:
             yield self.document.problem(
                 f"the data is an endless stream, which has no epochs{where}", path, "count steps"
             )
+
+    def _packing(self, configurations: Sequence[PlannedConfiguration]) -> Iterator[Problem]:
+        """Configurations whose runs cannot be trained together."""
+        if self.study.replication != "packed" or "replication" in self.broken:
+            return
+        obstacles: dict[str, list[str]] = {}
+        for configuration in configurations:
+            obstacle = self.kind.packing_obstacle(configuration.config)
+            if obstacle is not None:
+                obstacles.setdefault(obstacle, []).append(configuration.label)
+        for obstacle, labels in obstacles.items():
+            message = f"runs cannot be trained together{_where(labels, len(configurations))}: {obstacle}"
+            yield self.document.problem(message, ("replication",), "replication: serial")
 
     def _written(self, path: str) -> KeyPath:
         """Where the study sets a path of the configuration."""

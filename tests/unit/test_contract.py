@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rung.trainable import Trainable, find_trainable
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, evaluate, train
+from rung.training.packed import Member, train_together
 from rung.training.run import Goal, Report, Run
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,6 +28,24 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"modulus": 5, "batch_size": 4, "model": {"kind": "gpt", "layers": 1, "width": 8, "heads": 2, "dropout": 0.3}},
     ),
     "lstm": ("modular_arithmetic", {"modulus": 5, "model": {"kind": "lstm", "layers": 2, "width": 8}}),
+    "gpt in bf16, with an averaged gradient": (
+        "modular_arithmetic",
+        {
+            "modulus": 5,
+            "precision": "bf16",
+            "optimizer": {"grokfast": {"kind": "ema"}},
+            "model": {"kind": "gpt", "layers": 1, "width": 8, "heads": 2},
+        },
+    ),
+    "lstm in bf16, with a window of gradients": (
+        "modular_arithmetic",
+        {
+            "modulus": 5,
+            "precision": "bf16",
+            "optimizer": {"grokfast": {"kind": "ma", "window": 4}},
+            "model": {"kind": "lstm", "layers": 1, "width": 8},
+        },
+    ),
     "lstm of mixed orders": (
         "modular_arithmetic",
         {
@@ -119,6 +138,20 @@ def test_its_workload_is_that_of_the_model(case: Any) -> None:
     assert workload.parameters == run.parameters
     train(run, 1, NullRecorder())
     assert run.progress.tokens == workload.tokens_per_step
+
+
+def test_it_can_be_trained_in_a_pack_or_says_why_not(case: Any) -> None:
+    kind, config = case
+    if kind.packing_obstacle(config) is not None:
+        return
+    (alone, reports), neighbour, same = straight(case), make(case, 1), make(case)
+    memory = Memory()
+    train_together([Member(neighbour, NullRecorder()), Member(same, memory)], math.inf)
+    assert memory.reports.keys() == reports.keys()
+    assert memory.reports[1].keys() == reports[1].keys()
+    tolerance = 0.02 if config.precision == "bf16" else 1e-4
+    assert memory.reports[1]["validation/loss"] == pytest.approx(reports[1]["validation/loss"], rel=tolerance)
+    assert same.progress.tokens == alone.progress.tokens
 
 
 def test_the_global_generator_is_left_alone(case: Any) -> None:

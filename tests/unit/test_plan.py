@@ -14,13 +14,14 @@ import pytest
 from rich.console import Console
 
 from rung.configuration import expansion_of
-from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, CHECKPOINT_BYTES, evaluations, steps_at
+from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, checkpoint_bytes, evaluations, run_seconds, steps_at
 from rung.errors import StudyError
 from rung.plan import Plan, make_plan
 from rung.plan_view import duration, quantity, render
 from rung.settings import EvaluationConfig
 from rung.study import Study
 from rung.trainable import Workload
+from tests.toy_arithmetic import ToyArithmetic
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,7 @@ DRAW = {"optimizer.learning_rate": {"loguniform": [1e-4, 1e-2]}}
         ),
         ({"space": GRID}, "3 x 4 = 12 configurations, x 2 seeds = 24 runs"),
         ({"space": {"modulus": [5, 7]}, "seeds": 1}, "2 configurations, x 1 seed = 2 runs"),
+        ({"space": GRID | {"optimizer.weight_decay": [0.5]}}, "3 x 4 = 12 configurations, x 2 seeds = 24 runs"),
         ({}, "1 configuration, x 2 seeds = 2 runs"),
         ({"space": DRAW, "samples": 1000}, "1,000 configurations, x 2 seeds = 2,000 runs"),
         (
@@ -96,6 +98,18 @@ def test_more_values_do_not_change_the_order_of_those_there_were() -> None:
     before = [c.config_id for c in plan(space={"modulus": [5, 7, 11]}).configurations]
     after = [c.config_id for c in plan(space={"modulus": [2, 5, 13, 7, 11]}).configurations]
     assert [config_id for config_id in after if config_id in before] == before
+
+
+def test_where_nothing_is_compared_the_longest_start_first() -> None:
+    space = {"model.layers": [1, 3, 2], "modulus": [5, 11, 7]}
+    found = plan(space=space, scheduler={"name": "fifo"})
+    seconds = [run_seconds(each, ToyArithmetic, found.unit, 900) for each in found.configurations]
+    assert seconds == sorted(seconds, reverse=True)
+    assert len(set(seconds)) == 3
+    assert sorted(each.index for each in found.configurations) == list(range(9))
+    equal = {"optimizer.weight_decay": [0.1 * step for step in range(40)]}
+    tied = plan(space=equal, scheduler={"name": "fifo"})
+    assert tied.configurations == plan(space=equal).configurations, "those that take equally long stay shuffled"
 
 
 def test_a_refused_configuration_is_an_error() -> None:
@@ -191,7 +205,14 @@ def test_cost_of_one_configuration_by_hand() -> None:
     assert found.wall_seconds == pytest.approx(seconds)
     assert found.core_hours == pytest.approx(seconds / 3600)
     assert found.rows == 2 * evaluated
-    assert found.checkpoint_bytes == found.kept_bytes == 2 * CHECKPOINT_BYTES * 2000
+    assert found.checkpoint_bytes == found.kept_bytes == 2 * 12 * 2000
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [("none", 0), ("ema", 1), ("ma", 9)])
+def test_what_grokfast_keeps_of_each_parameter_is_on_disk_too(kind: str, numbers: int) -> None:
+    optimizer = {"optimizer.grokfast": {"kind": kind, "window": 8}}
+    (only,) = plan(base=optimizer).configurations
+    assert checkpoint_bytes(only.config) == 4 * (3 + numbers)
 
 
 def test_wall_time_is_at_least_that_of_the_longest_configuration() -> None:

@@ -1,6 +1,6 @@
 """Checkpoints of a run: safetensors and JSON, no pickle, the completion marker written last.
 
-    <directory>/step-0000001000/tensors.safetensors   model, optimizer and generator state
+    <directory>/step-0000001000/tensors.safetensors   model, optimizer, gradient filter and generator
                                 state.json            progress and optimizer constants
                                 complete.json         marker: the sizes of the other two
 
@@ -79,12 +79,13 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         state = json.loads((checkpoint / STATE).read_text())
     except (OSError, ValueError, SafetensorError) as error:
         raise StorageError(f"cannot read the checkpoint {checkpoint}: {error}") from error
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "generator": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "gradient_filter": {}, "generator": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         parts[part][rest] = tensor
     _load_model(run, parts["model"], checkpoint)
     run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
+    run.gradient_filter.load_state(parts["gradient_filter"])
     run.generator.set_state(parts["generator"]["state"].cpu())
     run.step_metrics = state["step_metrics"]
     plateau = PlateauState(**state["progress"].pop("plateau"))
@@ -110,6 +111,7 @@ def _tensors(run: Run) -> dict[str, torch.Tensor]:
         for name, value in entry.items():
             if value is not None:  # SGD's momentum buffer before the first step
                 tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).contiguous()
+    tensors |= {f"gradient_filter/{name}": tensor for name, tensor in run.gradient_filter.state().items()}
     tensors["generator/state"] = run.generator.get_state()
     return tensors
 

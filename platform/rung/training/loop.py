@@ -1,7 +1,8 @@
 """The training loop, the only one: every run of every trainable goes through `train`.
 
-Each turn has the same order: now and then evaluate and act on what was seen; stop if it is time; one step of
-training; note where the run stands. Leaves out gradient accumulation and several devices.
+Each turn has the same order: now and then evaluate and act on what was seen; stop if it is time (`goes_on`); one step
+of training; note where the run stands. Runs in a pack share `goes_on` and take their steps together (`packed.py`).
+Leaves out gradient accumulation and several devices.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from rung.training.run import Report, Run
+from rung.training.run import Progress, Report, Run
 
 
 class Recorder(Protocol):
@@ -42,43 +43,21 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
     On return the run has either ended (`run.progress.ended_by`) or can be taken further by another call: many
     short calls give the same numbers as one long call, bit for bit on a CPU.
     """
-    progress = run.progress
-    if level <= progress.level:
-        return
-    clock = _Clock(progress.wall_seconds)
-    while not run.has_ended:
-        # Now and then: evaluate, and act on what was seen.
-        arrived, last = run.position() >= level, run.is_used_up()
-        scheduled = run.config.evaluation.is_due(progress.step)
-        if progress.evaluated_step != progress.step and (scheduled or arrived or last):
-            report = evaluate(run, scheduled=scheduled)
-            progress.wall_seconds = clock.now()
-            _observe(run, report, last=last)
-            recorder.report(run, report)
-            clock = _Clock(progress.wall_seconds)  # what the recorder took is no training time
-            arrived, last = run.position() >= level, run.is_used_up()  # an evaluation takes time, too
-
-        # Stop if it is time.
-        if run.has_ended:
-            break
-        if last:
-            progress.end("completed", "budget" if run.position() >= run.goal.amount else "wall_clock")
-            break
-        if arrived:
-            progress.level = level
-            break
-
+    progress, clock = run.progress, Clock(run.progress)
+    while goes_on(run, level, recorder, clock):
         # One step of training.
         batch = run.stream.at(progress.step, run.model)
         for group in run.optimizer.param_groups:
             group["lr"] = run.learning_rate()
-        loss = run.trainable.loss(run.model, batch)
+        with run.precision:
+            loss = run.trainable.loss(run.model, batch)
         if not math.isfinite(loss.value.item()):
             progress.end("diverged", "divergence")
             break
         run.optimizer.zero_grad(set_to_none=True)
         loss.value.backward()  # type: ignore[no-untyped-call]
         run.step_metrics = {f"batch/{name}": value.detach() for name, value in loss.metrics.items()}
+        run.gradient_filter.apply(parameter.grad for parameter in run.model.parameters())
         if run.config.gradient_clip is not None:
             norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.gradient_clip)
             run.step_metrics["gradient_norm"] = norm
@@ -87,15 +66,40 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
         # Note where the run stands.
         progress.step += 1
         progress.tokens += loss.tokens
-        progress.wall_seconds = clock.now()
+        clock.read()
         recorder.after_step(run)
-        clock = _Clock(progress.wall_seconds)
+        clock.restart()
+
+
+def goes_on(run: Run, level: float, recorder: Recorder, clock: Clock) -> bool:
+    """The first half of a turn: evaluation and what follows from it. Returns whether a step of training comes next."""
+    progress = run.progress
+    if run.has_ended or level <= progress.level:
+        return False
+
+    # Now and then: evaluate, and act on what was seen.
+    arrived, last = run.position() >= level, run.is_used_up()
+    scheduled = run.config.evaluation.is_due(progress.step)
+    if progress.evaluated_step != progress.step and (scheduled or arrived or last):
+        report = evaluate(run, scheduled=scheduled)
+        clock.read()
+        _observe(run, report, last=last)
+        recorder.report(run, report)
+        clock.restart()  # what the recorder took is no training time
+        arrived, last = run.position() >= level, run.is_used_up()  # an evaluation takes time, too
+
+    # Stop if it is time.
+    if not run.has_ended and last:
+        progress.end("completed", "budget" if run.position() >= run.goal.amount else "wall_clock")
+    elif not run.has_ended and arrived:
+        progress.level = level
+    return not (last or arrived or run.has_ended)
 
 
 def evaluate(run: Run, *, scheduled: bool) -> Report:
     """Evaluates a run as it stands, without disturbing its training."""
     run.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), run.precision:
         metrics = dict(run.trainable.evaluate(run.model))
     run.model.train()
     metrics["learning_rate"] = run.learning_rate()
@@ -171,12 +175,19 @@ def _is_flat(run: Run, report: Report) -> bool:
     return bool(progress.flat >= config.patience)
 
 
-class _Clock:
-    """Seconds of training over all attempts: what was there before plus what has passed since."""
+class Clock:
+    """Adds the seconds that a run is at work to its progress."""
 
-    def __init__(self, before: float) -> None:
-        self._before = before
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.restart()
+
+    def restart(self) -> None:
+        """Leaves out what has passed since the last reading."""
         self._start = time.perf_counter()
 
-    def now(self) -> float:
-        return self._before + time.perf_counter() - self._start
+    def read(self, shared_by: int = 1) -> None:
+        """Adds what has passed since the last reading, or its share if so many runs were at work together."""
+        now = time.perf_counter()
+        self._progress.wall_seconds += (now - self._start) / shared_by
+        self._start = now

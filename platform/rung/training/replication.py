@@ -1,20 +1,22 @@
-"""Serial replication: the runs of one configuration, one seed after another, rung by rung, in this process.
+"""Replication: the runs of one configuration, taken together from rung to rung in this process.
 
-A run that raises is recorded as failed and a run that diverges as diverged; the others go on. Storage that cannot
-be written ends everything, because results would be lost.
+What its two kinds share is here: one after another is in `serial.py`, together in `packed.py`. A run that raises is
+recorded as failed and a run that diverges as diverged; the others go on. Storage that cannot be written ends
+everything, because results would be lost.
 """
 
 from __future__ import annotations
 
 import logging
 import platform
-import time
 import traceback
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -23,8 +25,7 @@ from rung.errors import RungError, StorageError
 from rung.locks import FileLock
 from rung.results.store import TableWriter
 from rung.trainable import find_trainable
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from rung.training.loop import train
+from rung.training.checkpoints import latest_checkpoint, load_checkpoint
 from rung.training.run import Goal, Progress, Report, Run
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Assignment:
     seeds: tuple[int, ...]
     goal: Goal
     phase: Literal["search", "confirm"] = "search"
+    replication: Literal["serial", "packed"] = "serial"
+    """Whether the runs are trained one after another or together."""
     device: str = "cpu"
     checkpoint_seconds: float | None = 30.0
     """Seconds between two checkpoints of a run; None: no checkpoints at all."""
@@ -60,8 +63,8 @@ class Assignment:
         return Path(self.directory) / "checkpoints" / self.run_id(seed)
 
 
-class SerialReplication:
-    """The runs of one configuration, taken together from rung to rung.
+class Replication(ABC):
+    """The runs of one configuration.
 
     Args:
         assignment: what to train, and where the rows go.
@@ -73,6 +76,9 @@ class SerialReplication:
         RungError: another process trains this configuration.
         RungError: the trainable cannot be found.
     """
+
+    kind: ClassVar[Literal["serial", "packed"]]
+    """How the runs are trained, as it stands in their rows."""
 
     def __init__(
         self,
@@ -99,16 +105,7 @@ class SerialReplication:
 
     def advance(self, level: float) -> list[dict[str, object]]:
         """Takes every run that has not ended to `level`, and returns one row of the table `runs` for each."""
-        for seed in self.assignment.seeds:
-            if seed not in self._failed:
-                try:
-                    self._advance_run(seed, level)
-                except StorageError:
-                    raise
-                except Exception as error:
-                    self._fail(seed, error)
-                    if not self._catch:
-                        raise
+        self._train(level)
         self._writer.flush()
         return self.rows()
 
@@ -135,14 +132,27 @@ class SerialReplication:
             self._runs.clear()
             self._lock.release()
 
-    def _advance_run(self, seed: int, level: float) -> None:
-        run = self._runs.get(seed) or self._open(seed)
-        self._runs[seed] = run
-        if run.has_ended:
-            return
-        recorder = _TableRecorder(self.assignment, seed, self._writer, self._on_report)
-        train(run, level, recorder)
-        recorder.checkpoint(run)
+    @abstractmethod
+    def _train(self, level: float) -> None:
+        """Takes every run that has not ended to `level`."""
+
+    @contextmanager
+    def _guarded(self, seed: int) -> Iterator[None]:
+        """Makes what is raised inside the failure of this seed's run, unless it is storage that cannot be written."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except Exception as error:
+            self._fail(seed, error)
+            if not self._catch:
+                raise
+
+    def _run(self, seed: int) -> Run:
+        """The run of this seed as far as it has come, in memory or in its checkpoint."""
+        if seed not in self._runs:
+            self._runs[seed] = self._open(seed)
+        return self._runs[seed]
 
     def _open(self, seed: int) -> Run:
         assignment = self.assignment
@@ -186,7 +196,7 @@ class SerialReplication:
             "best_step": progress.best_step,
             "diverged_step": progress.step if progress.status == "diverged" else None,
             "parameters": None if run is None else run.parameters,
-            "replication": "serial",
+            "replication": self.kind,
             "threads": torch.get_num_threads(),
             "device": assignment.device,
             "host": platform.node(),
@@ -194,55 +204,12 @@ class SerialReplication:
         }
 
 
-class _TableRecorder:
-    """Writes one run's reports into the table `metrics`, and its checkpoints.
+def start(
+    assignment: Assignment, on_report: Callable[[Run, Report], None] | None = None, catch: bool = True
+) -> Replication:
+    """The replication that an assignment asks for; arguments and errors are those of `Replication`."""
+    from rung.training.packed import PackedReplication
+    from rung.training.serial import SerialReplication
 
-    Rows are on disk before the checkpoint that follows them, so that a resumed run never misses one.
-    """
-
-    def __init__(
-        self,
-        assignment: Assignment,
-        seed: int,
-        writer: TableWriter,
-        on_report: Callable[[Run, Report], None] | None,
-    ) -> None:
-        self._assignment = assignment
-        self._writer = writer
-        self._on_report = on_report
-        self._fixed = {
-            "study": assignment.study,
-            "config_id": assignment.config_id,
-            "run_id": assignment.run_id(seed),
-            "seed": seed,
-            "phase": assignment.phase,
-            "attempt": writer.attempt,
-        }
-        self._checkpoints = assignment.checkpoints(seed)
-        self._last_checkpoint = time.monotonic()
-
-    def report(self, run: Run, report: Report) -> None:
-        self._writer.add(
-            {
-                **self._fixed,
-                "step": report.step,
-                "epoch": report.epoch,
-                "tokens": report.tokens,
-                "wall_seconds": report.wall_seconds,
-                "reported_at": datetime.now(UTC),
-                **{name: report.finite(name) for name in report.metrics},
-            }
-        )
-        if self._on_report is not None:
-            self._on_report(run, report)
-
-    def after_step(self, run: Run) -> None:
-        every = self._assignment.checkpoint_seconds
-        if every is not None and time.monotonic() - self._last_checkpoint >= every:
-            self.checkpoint(run)
-
-    def checkpoint(self, run: Run) -> None:
-        if self._assignment.checkpoint_seconds is not None:
-            self._writer.flush()
-            save_checkpoint(run, self._checkpoints)
-            self._last_checkpoint = time.monotonic()
+    kind = PackedReplication if assignment.replication == "packed" else SerialReplication
+    return kind(assignment, on_report, catch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from rung.trainable import Trainable
+from rung.training.gradient_filters import build_gradient_filter
 from rung.training.optimizers import build_optimizer
 from rung.training.schedules import PlateauState, learning_rate
 
@@ -122,6 +124,9 @@ class Run:
         self.generator = torch.Generator(device=trainable.device).manual_seed(trainable.seed)
         self.model = trainable.model(self.generator).train()
         self.optimizer = build_optimizer(self.config.optimizer, self.model)
+        self.gradient_filter = build_gradient_filter(self.config.optimizer.grokfast)
+        self.precision = precision(self.config.precision, trainable.device)
+        """Around loss and evaluation; can be entered again and again."""
         self.stream = trainable.batches()
         self.steps_per_epoch = trainable.workload(self.config).steps_per_epoch
         self.step_metrics: Mapping[str, torch.Tensor | float] = {}
@@ -179,3 +184,10 @@ class Run:
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+
+def precision(name: Literal["fp32", "bf16"], device: str) -> contextlib.AbstractContextManager[object]:
+    """A context in which matrix products are computed in the precision of that name."""
+    if name == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

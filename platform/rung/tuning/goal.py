@@ -37,6 +37,7 @@ def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignme
         config=configuration.config.model_dump(mode="json"),
         seeds=tuple(study.seeds),
         goal=goal_of(study),
+        replication=study.replication,
         device="cuda" if study.resources.gpus else "cpu",
         checkpoint_seconds=study.checkpoints.seconds,
     )

@@ -30,15 +30,23 @@ class Ledger:
         config_ids: the planned configurations.
         seeds: the planned seeds of each.
         scheduler: name of the rule, for the decisions' rows.
+        replication: how runs are trained, for the rows of those that never reported.
     """
 
     def __init__(
-        self, directory: Path, study: str, config_ids: Iterable[str], seeds: Sequence[int], scheduler: str
+        self,
+        directory: Path,
+        study: str,
+        config_ids: Iterable[str],
+        seeds: Sequence[int],
+        scheduler: str,
+        replication: str = "serial",
     ) -> None:
         self.directory = directory
         self.study = study
         self.seeds = tuple(seeds)
         self._scheduler = scheduler
+        self._replication = replication
         self.runs: dict[str, dict[int, Row]] = {config_id: {} for config_id in config_ids}
         self.states: dict[str, State] = dict.fromkeys(self.runs, "waiting")
         self.labels: dict[str, str] = {}
@@ -199,7 +207,7 @@ class Ledger:
         empty: Row = {column.name: None for column in TABLES["runs"].columns}
         ids = {"study": self.study, "config_id": config_id, "run_id": run_id(config_id, seed), "seed": seed}
         zeros = {"attempt": 1, "step": 0, "tokens": 0, "wall_seconds": 0.0}
-        return {**empty, **ids, **zeros, "phase": "search", "status": "running", "replication": "serial"}
+        return {**empty, **ids, **zeros, "phase": "search", "status": "running", "replication": self._replication}
 
     def _usable(self, config_id: str) -> int:
         return sum(row.get("value") is not None for row in self.runs[config_id].values())

@@ -54,7 +54,7 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
     configuration, threads = choose(plan, wanted), study.resources.cpus
     directory = Path(f"{study.directory}{SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
-    from rung.training.replication import SerialReplication
+    from rung.training.replication import start
     from rung.training.run import Report, Run
 
     def show(run: Run, report: Report) -> None:
@@ -73,10 +73,10 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         shutil.rmtree(directory / "tables", ignore_errors=True)
         write_study(directory, study, plan, text)
         append_launch(directory / "provenance.json", launch_record(threads))
-        ledger = Ledger(directory, study.study, [configuration.config_id], study.seeds, "none")
+        ledger = Ledger(directory, study.study, [configuration.config_id], study.seeds, "none", study.replication)
         ledger.add_configurations(configuration_rows(study, [configuration]))
         ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
-        replication = SerialReplication(assignment, show, catch=False)
+        replication = start(assignment, show, catch=False)
         ledger.start(configuration.config_id)
         try:
             replication.advance(plan.rungs[-1])

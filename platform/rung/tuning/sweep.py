@@ -81,7 +81,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         open_directory(directory, study, plan, text)
         append_launch(directory / "provenance.json", launch_record(study.resources.cpus))
         config_ids = [configuration.config_id for configuration in plan.configurations]
-        ledger = Ledger(directory, study.study, config_ids, study.seeds, study.scheduler.name)
+        ledger = Ledger(directory, study.study, config_ids, study.seeds, study.scheduler.name, study.replication)
         try:
             was_complete = _sweep(study, plan, ledger, console, debug)
         except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from ray import tune
 from rung.errors import RungError, StorageError
 from rung.results.aggregation import Aggregation
 from rung.training import environment
-from rung.training.replication import Assignment, SerialReplication
+from rung.training.replication import Assignment, Replication, start
 from rung.training.run import Goal, Target
 
 
@@ -53,7 +53,7 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
     """Runs a `TrialTask`. Its process is reused for the next configuration."""
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        self._replication: SerialReplication | None = None
+        self._replication: Replication | None = None
         self._error: Exception | None = None
         self._begin(config)
 
@@ -68,7 +68,7 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         try:
             self.cleanup()
             environment.apply({}, self._task.threads)
-            self._replication = SerialReplication(self._task.assignment)
+            self._replication = start(self._task.assignment)
             self._error = None
         except Exception as error:
             self._error = error  # Tune loses a trial whose reset raises: tell it with the next result

@@ -1,0 +1,66 @@
+"""Writes a run's reports into the table `metrics`, and its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rung.results.store import TableWriter
+from rung.training.checkpoints import save_checkpoint
+from rung.training.replication import Assignment
+from rung.training.run import Report, Run
+
+
+class TableRecorder:
+    """Writes one run's reports into the table `metrics`, and its checkpoints.
+
+    Rows are on disk before the checkpoint that follows them, so that a resumed run never misses one.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        seed: int,
+        writer: TableWriter,
+        on_report: Callable[[Run, Report], None] | None,
+    ) -> None:
+        self._assignment = assignment
+        self._writer = writer
+        self._on_report = on_report
+        self._fixed = {
+            "study": assignment.study,
+            "config_id": assignment.config_id,
+            "run_id": assignment.run_id(seed),
+            "seed": seed,
+            "phase": assignment.phase,
+            "attempt": writer.attempt,
+        }
+        self._checkpoints = assignment.checkpoints(seed)
+        self._last_checkpoint = time.monotonic()
+
+    def report(self, run: Run, report: Report) -> None:
+        self._writer.add(
+            {
+                **self._fixed,
+                "step": report.step,
+                "epoch": report.epoch,
+                "tokens": report.tokens,
+                "wall_seconds": report.wall_seconds,
+                "reported_at": datetime.now(UTC),
+                **{name: report.finite(name) for name in report.metrics},
+            }
+        )
+        if self._on_report is not None:
+            self._on_report(run, report)
+
+    def after_step(self, run: Run) -> None:
+        every = self._assignment.checkpoint_seconds
+        if every is not None and time.monotonic() - self._last_checkpoint >= every:
+            self.checkpoint(run)
+
+    def checkpoint(self, run: Run) -> None:
+        if self._assignment.checkpoint_seconds is not None:
+            self._writer.flush()
+            save_checkpoint(run, self._checkpoints)
+            self._last_checkpoint = time.monotonic()
