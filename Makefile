@@ -1,4 +1,5 @@
 # make demo   install, run the main job (a seed sweep with ASHA on a local Ray), end with a report
+# make homework   install, run E1 to E7 of the modular-arithmetic homework (108 runs, hours; again: goes on where it was)
 # make test   install with the development tools, check style and types, run the tests
 
 PYTHON ?= python3
@@ -8,11 +9,14 @@ STUDY ?= search_spaces/modular_arithmetic/demo.yaml
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo install test lint unit integration clean
+.PHONY: demo homework install test lint unit integration clean
 
 demo: install
 	$(BIN)/rung plan $(STUDY)
 	$(BIN)/rung run $(STUDY)
+
+homework: install
+	for study in search_spaces/modular_arithmetic/e[0-9]-*.yaml; do $(BIN)/rung run $$study || exit; done
 
 install: $(VENV)/.installed
 

@@ -16,9 +16,10 @@ from rung.trainable import Trainable, Workload, find_trainable
 if TYPE_CHECKING:
     from rung.plan import Plan
 
-ASSUMED_RATE = 50e9
-"""Floating-point operations per second of one core: a two-layer GPT of width 128 reached 40 to 50 GFLOP/s with one
-thread of a Xeon with AVX-512."""
+ASSUMED_RATE = 100e9
+"""Floating-point operations per second of one core, as `Workload` counts them, which is the plain dense computation:
+about what one thread of a processor with AVX-512 does in matrix products alone, and what the studies of modular
+arithmetic come to, whose models compute less than half of the plain operations at about half of that rate."""
 
 ASSUMED_OVERHEAD = 2e-3
 """Seconds of every optimizer step, and of every evaluation, that are no arithmetic; what small models consist of."""

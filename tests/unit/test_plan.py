@@ -261,7 +261,7 @@ def test_what_is_shown() -> None:
         "scheduler synchronous_halving",
         "steps        16,800 (at most 64,800)",
         "1 configuration at a time",
-        "assuming 50 GFLOP/s",
+        "assuming 100 GFLOP/s",
     ):
         assert part in text
     assert found.configurations[0].config_id not in text

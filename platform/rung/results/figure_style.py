@@ -272,7 +272,7 @@ def settle(figure: Figure) -> None:
         with styled():
             engine.execute(figure)
             engine.execute(figure)  # labels beside the axes find their place in the second round
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # "none" would leave an engine behind, for which every file is drawn twice
 
 
 def png_bytes(figure: Figure) -> bytes:

@@ -6,6 +6,7 @@ checkpoints, so that the same command continues after Ctrl-C, kill -9 or a lost 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -201,12 +203,17 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
     if not debug:
         options.update(log_to_driver=False, logging_level=logging.CRITICAL)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+    # ray.init waits for Ray's processes most of its time: enough for the slow import that comes next.
+    imports = Thread(target=importlib.import_module, args=["ray.tune"])
+    imports.start()
     ray.init(**options)
+    imports.join()
     try:
         _check_resources(study, ray.cluster_resources())
         yield
     finally:
-        ray.shutdown()
+        # It takes more than a second, in which tables and report can be written. Python waits for it before it ends.
+        Thread(target=ray.shutdown, name="shutdown").start()
 
 
 def _check_reachable(address: str) -> None:
