@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trainables.models import lstm
 from trainables.models.gpt import GPT
 from trainables.models.layers import Dropout, Prefix, sinusoidal_positions
 from trainables.models.lstm import LSTM
@@ -20,6 +21,12 @@ from trainables.modular_arithmetic.workload import parameter_count
 VOCABULARY, PAD = 12, 11
 TOKENS = torch.tensor([[9, 0, 7, 1, 8, 2], [9, 0, 7, 3, 8, 4], [9, 2, 7, 6, 8, 5]])
 PREFIX = Prefix(torch.tensor([[9, 2, 7], [9, 5, 7], [9, 0, 7]]), torch.tensor([2, 2, 0]))
+
+
+@pytest.fixture(autouse=True)
+def own_recurrence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The LSTM's own recurrence even for the few rows that are enough here."""
+    monkeypatch.setattr(lstm, "FEWEST_ROWS", 0)
 
 
 def make(kind: str, seed: int = 0, **changes: Any) -> Any:
@@ -88,10 +95,13 @@ def gradients(model: nn.Module, logits: torch.Tensor) -> list[torch.Tensor]:
     return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_lstm_is_one_linear_map_of_input_and_state_per_gate_and_carries_its_state(fused: bool) -> None:
+@pytest.mark.parametrize("kernel", ["own", "torch's", "written out"])
+def test_lstm_is_one_linear_map_of_input_and_state_per_gate_and_carries_its_state(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make("lstm")
-    model.fused = fused
+    model.fused = kernel != "written out"
+    monkeypatch.setattr(lstm, "FEWEST_ROWS", 0 if kernel == "own" else 100)
     generator = torch.Generator().manual_seed(1)
     state = (torch.randn(2, 3, 16, generator=generator), torch.randn(2, 3, 16, generator=generator))
     logits, (h, c) = model.run(TOKENS, state)
@@ -205,9 +215,12 @@ def test_embedding_and_classifier_can_be_tied_and_the_classifier_can_go_without_
     assert parameter_count(config) == sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("kind", ["gpt", "lstm"])
+@pytest.mark.parametrize(("kind", "rows"), [("gpt", 0), ("lstm", 0), ("lstm", 100)])
 @pytest.mark.parametrize("start", [3, 4, 5])
-def test_skipping_positions_and_sharing_beginnings_change_neither_logits_nor_gradients(kind: str, start: int) -> None:
+def test_skipping_positions_and_sharing_beginnings_change_neither_logits_nor_gradients(
+    kind: str, rows: int, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lstm, "FEWEST_ROWS", rows)
     model = make(kind)
     whole = model(TOKENS)[:, start:]
     expected = gradients(model, whole)

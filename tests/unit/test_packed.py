@@ -93,7 +93,7 @@ def test_losses_and_gradients_are_those_of_each_run_alone(
     name: str, dtype: torch.dtype, tolerance: float, shares: bool
 ) -> None:
     def built(seed: int) -> Run:
-        run = make(MODELS[name], seed)
+        run = make(MODELS[name], seed, modulus=7, batch_size=300)  # enough rows for sharing to pay
         items = run.trainable.training_items  # type: ignore[attr-defined]
         assert items.prefix is not None
         if not shares:

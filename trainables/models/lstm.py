@@ -1,7 +1,7 @@
 """A stacked LSTM language model: per gate one linear map of [input, h] with Xavier weights and zero biases.
 
-Layer by layer, with dropout between layers. The recurrence runs in `recurrence.py` on a CPU and in torch's fused
-kernel elsewhere; `fused = False` switches to the written-out steps, which give the same numbers within rounding
+Layer by layer, with dropout between layers. The recurrence of many rows runs in `recurrence.py` on a CPU, otherwise in
+torch's fused kernel; `fused = False` switches to the written-out steps, which give the same numbers within rounding
 and which torch.func can transform. Leaves out bidirectional layers and projections.
 
 Shape suffixes: B rows, S positions, Q positions from `start` on, I input width, D width, G = 4 D gates, L layers,
@@ -19,6 +19,9 @@ from torch.nn import functional as F
 
 from trainables.models.layers import Dropout, Prefix, embedding, linear
 from trainables.models.recurrence import Recurrence
+
+FEWEST_ROWS = 200
+"""Rows from which the recurrence of `recurrence.py` is faster on a CPU than torch's kernel, whose calls are fewer."""
 
 State = tuple[torch.Tensor, torch.Tensor]
 """Hidden and cell state (h, c), each (L, B, D)."""
@@ -136,7 +139,7 @@ class LSTM(nn.Module):
 
         `index_B` tells which of the P states each row starts from; None: P = B, each from its own.
         """
-        if self.fused and tokens_BS.device.type == "cpu":
+        if self.fused and tokens_BS.device.type == "cpu" and len(tokens_BS) >= FEWEST_ROWS:
             return self._recur_over_gates(tokens_BS, state, index_B)
         h_LBD, c_LBD = state if index_B is None else (state[0][:, index_B], state[1][:, index_B])
         x_BSD = self.embedding(tokens_BS)

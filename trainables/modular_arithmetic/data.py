@@ -150,13 +150,14 @@ class Batches:
 def _shared_prefix(config: ModularArithmeticConfig, padded: NDArray[np.int64], start: int, batch: int) -> Prefix | None:
     """The beginning to share, BOS a op or BOS a op b op: whichever leaves the fewest positions to compute.
 
-    None if no beginning is shorter to compute once for all its p or p^2 forms than in every row.
+    None if computing all its p or p^2 forms apart saves less than a third of the positions, which is what the second,
+    small pass costs.
     """
     p, rows = config.modulus, min(batch, len(padded))
     # The last operand of the shortest item must stay outside, so that `start` does.
     saved = {operands: (rows - p**operands) * (2 * operands + 1) for operands in range(1, start // 2)}
     operands = max(saved, key=lambda each: saved[each])
-    if saved[operands] <= 0:
+    if 3 * saved[operands] < rows * (padded.shape[1] - 1):
         return None
     numbers = np.indices((p,) * operands).reshape(operands, -1).T
     vocabulary = Vocabulary(p, config.operator)
