@@ -26,8 +26,8 @@ from tests.benchmarks.processes import ROOT, Usage, run_command
 DEMO = ROOT / "search_spaces" / "modular_arithmetic" / "demo.yaml"
 RATE = 50
 """Samples a second."""
-TRIAL = "ResourceTrainable"
-"""In the name of the processes that train; Tune's name for a trainable with resources."""
+TRIAL_PROCESSES = ("ResourceTrainable", "ConfigurationTrial")
+"""What the processes that train are called, while a trial runs and before."""
 
 # What a sample was for: the first entry, from the top, one of whose texts is in some frame of its stack.
 DRIVER = {
@@ -116,8 +116,8 @@ def _print_processes(usage: Usage) -> None:
     seconds: Counter[str] = Counter()
     for command, amount in usage.by_command.items():
         if "py-spy" not in command:
-            kind = "driver" if "-m rung run" in command else "trials" if TRIAL in command else "Ray's services"
-            seconds[kind] += amount
+            trains = any(name in command for name in TRIAL_PROCESSES)
+            seconds["driver" if "-m rung run" in command else "trials" if trains else "Ray's services"] += amount
     total = sum(seconds.values())
     rows = [(name, f"{amount:.1f}", f"{amount / total:.0%}") for name, amount in seconds.most_common()]
     print_table(("processes", "CPU s", "share"), rows)

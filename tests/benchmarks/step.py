@@ -5,8 +5,9 @@
 
 Every case is a process of its own (threads and allocator must be set before torch starts) that waits until it is its
 turn to take some steps; only one works at a time. Times are CPU seconds of the process, which other work on the
-machine disturbs least; the case with two threads and the first line of the table are wall time as well. `ratio` is
-against the plain loop: how many of rung's steps fit into one of the plain ones.
+machine disturbs least; only the case with two threads is wall time. `rate` is against the plain loop: how many of
+rung's steps fit into one of its own. Then: what share of the speed of a large matrix product (2048^3, one thread) the
+products of a step reach, all other work of the step counted in.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functools import partial
 from typing import Any
 
 from rung.training import environment
-from tests.benchmarks.measure import alternate, parser, print_machine, print_table, ratio_text
+from tests.benchmarks.measure import Sample, alternate, parser, print_machine, print_table, ratio_text
 
 CASES = {
     "plain loop": "torch's layers and AdamW, one thread",
@@ -37,6 +38,8 @@ CASES = {
     "without the allocator settings": "glibc gives memory back and takes it again",
     "torch.compile": "inductor on rung's model (with --compile)",
 }
+SHARED = ("rung", "rung, bf16")
+"""Cases whose share of a large product's speed is printed."""
 ONLY = {"without its own attention": "gpt", "without its own recurrence": "lstm"}
 
 
@@ -68,6 +71,7 @@ def _compare(kind: str, options: argparse.Namespace) -> None:
     workers = {name: _start(name, config) for name in names}
     try:
         samples = alternate({name: partial(_turn, workers[name], options.steps) for name in names}, options.turns)
+        work = {name: (_ask(workers[name], "count"), _ask(workers[name], "peak")) for name in SHARED}
     finally:
         for worker in workers.values():
             worker.kill()
@@ -77,6 +81,16 @@ def _compare(kind: str, options: argparse.Namespace) -> None:
         (name, CASES[name], f"{sample.median * 1e3:.1f}", ratio_text(sample, base)) for name, sample in samples.items()
     ]
     print_table(("case", "what", "ms/step", "times the plain loop's rate (quartiles)"), rows)
+    print_table(
+        ("case", "in products, GFLOP/step", "GFLOP/s", "a large product, GFLOP/s", "share"),
+        [_share(name, samples[name], work[name]) for name in SHARED],
+    )
+
+
+def _share(name: str, sample: Sample, work: tuple[float, float]) -> tuple[str, ...]:
+    done, peak = work
+    rate = done / sample.median
+    return name, f"{done:.2f}", f"{rate:.0f}", f"{peak:.0f}", f"{rate / peak:.0%}"
 
 
 def _start(name: str, config: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -91,15 +105,19 @@ def _start(name: str, config: Mapping[str, str]) -> subprocess.Popen[str]:
 
 
 def _turn(worker: subprocess.Popen[str], steps: int) -> float:
+    return _ask(worker, str(steps))
+
+
+def _ask(worker: subprocess.Popen[str], question: str) -> float:
     assert worker.stdin
     assert worker.stdout
-    worker.stdin.write(f"{steps}\n")
+    worker.stdin.write(f"{question}\n")
     worker.stdin.flush()
     return float(worker.stdout.readline())
 
 
 def _work(name: str, values: Mapping[str, str]) -> None:
-    """Answers every number of steps that comes in with the seconds one step took."""
+    """Answers a number of steps with the seconds that one took, `count` with GFLOP, `peak` with GFLOP/s."""
     import torch
 
     threads = 2 if "2 threads" in name else 1
@@ -109,11 +127,41 @@ def _work(name: str, values: Mapping[str, str]) -> None:
     for _ in range(3):
         step()
     for line in sys.stdin:
-        steps = int(line)
-        begin = clock()
-        for _ in range(steps):
-            step()
-        print((clock() - begin) / steps, flush=True)
+        if line.strip() == "count":
+            print(_gflop(step), flush=True)
+        elif line.strip() == "peak":
+            print(_peak(torch.bfloat16 if "bf16" in name else torch.float32), flush=True)
+        else:
+            begin = clock()
+            for _ in range(int(line)):
+                step()
+            print((clock() - begin) / int(line), flush=True)
+
+
+def _gflop(step: Callable[[], object]) -> float:
+    """Floating-point operations of the matrix products in one step, as they are executed."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def in_place(_: Any, a: Any, b: Any, **others: Any) -> int:
+        return int(2 * a[0] * a[1] * b[1])
+
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: in_place}) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
+def _peak(dtype: Any) -> float:
+    """The best of ten products of 2048 x 2048 matrices, GFLOP/s of the processor's time."""
+    import torch
+
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    seconds = []
+    for _ in range(10):
+        begin = time.process_time()
+        a @ b
+        seconds.append(time.process_time() - begin)
+    return 2 * 2048**3 / min(seconds) / 1e9
 
 
 def _step(name: str, values: Mapping[str, str]) -> Callable[[], object]:
