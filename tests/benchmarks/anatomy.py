@@ -161,8 +161,9 @@ def _print_operators(options: argparse.Namespace) -> None:
 def _operators(trainable: Any, steps: int = 20) -> list[tuple[str, str, str]]:
     from torch.profiler import ProfilerActivity, profile
 
+    from rung.training.assignment import Goal
     from rung.training.loop import NullRecorder, train
-    from rung.training.run import Goal, Run
+    from rung.training.run import Run
 
     metric = next(iter(trainable.metrics(trainable.config)))
     run = Run(trainable, "anatomy", Goal("steps", 10**9, metric, "min"))

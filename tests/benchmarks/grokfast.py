@@ -77,7 +77,8 @@ class Training:
     """A run that goes on by a few steps at a time."""
 
     def __init__(self, grokfast: dict[str, Any], steps: int) -> None:
-        from rung.training.run import Goal, Run
+        from rung.training.assignment import Goal
+        from rung.training.run import Run
         from trainables.modular_arithmetic import ModularArithmetic
 
         values = {

@@ -98,8 +98,9 @@ def measure(plans: Iterable[Plan], seconds: float, cores: int) -> dict[str, Rate
 
 def rate_of(seconds: float, values: Mapping[str, Any]) -> Rate:
     """Trains one configuration for some seconds in this process."""
+    from rung.training.assignment import Goal
     from rung.training.loop import NullRecorder, evaluate, train
-    from rung.training.run import Goal, Run
+    from rung.training.run import Run
     from trainables.modular_arithmetic import ModularArithmetic
 
     class Stopwatch(NullRecorder):

@@ -26,12 +26,12 @@ import torch
 import yaml
 
 from rung.results.store import TableWriter
+from rung.training.assignment import Assignment, Goal
 from rung.training.checkpoints import save_checkpoint
 from rung.training.loop import NullRecorder, Recorder, evaluate, train
 from rung.training.optimizers import build_optimizer
 from rung.training.recorder import TableRecorder
-from rung.training.replication import Assignment
-from rung.training.run import Goal, Run
+from rung.training.run import Run
 from rung.training.serial import SerialReplication
 from tests.benchmarks.measure import Sample, alternate, parser, print_machine, print_table, ratio_text
 from tests.benchmarks.processes import Usage, python, run_command

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rung.training.assignment import Goal
 from rung.training.loop import NullRecorder, train
 from rung.training.packed import Member, train_together
-from rung.training.run import Goal, Run
+from rung.training.run import Run
 from tests.benchmarks.measure import alternate, parser, print_machine, print_table, ratio_text
 from trainables.modular_arithmetic import ModularArithmetic
 from trainables.modular_arithmetic.config import ModularArithmeticConfig

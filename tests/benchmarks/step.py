@@ -188,8 +188,9 @@ def _rung_step(name: str, config: Any) -> Callable[[], object]:
     """One turn of rung's loop, evaluation left out."""
     import torch
 
+    from rung.training.assignment import Goal
     from rung.training.loop import NullRecorder, train
-    from rung.training.run import Goal, Run
+    from rung.training.run import Run
     from trainables.modular_arithmetic.trainable import ModularArithmetic
 
     trainable = ModularArithmetic(config, seed=0)

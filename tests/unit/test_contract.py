@@ -15,10 +15,11 @@ import torch
 from pydantic import ValidationError
 
 from rung.trainable import Trainable, find_trainable
+from rung.training.assignment import Goal
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, evaluate, train
 from rung.training.packed import Member, train_together
-from rung.training.run import Goal, Report, Run
+from rung.training.run import Report, Run
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "toy": ("tests.toy:Toy", {"model": {"dropout": 0.2}}),

@@ -12,10 +12,11 @@ import torch
 from pydantic import ValidationError
 
 from rung.settings import GrokfastConfig
+from rung.training.assignment import Goal
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.gradient_filters import Gradients, NoFilter, build_gradient_filter
 from rung.training.loop import NullRecorder, train
-from rung.training.run import Goal, Run
+from rung.training.run import Run
 from tests.toy import Toy, ToyConfig
 
 GOAL = Goal(unit="steps", amount=40, metric="validation/loss", mode="min")

@@ -63,6 +63,12 @@ def test_no_global_random_numbers() -> None:
             assert not [word for word in forbidden if word in text], path
 
 
+def test_the_driver_of_a_sweep_imports_no_torch() -> None:
+    modules = "rung.tuning.search, rung.tuning.trial, rung.tuning.tune_scheduler"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert python(code) == "False"
+
+
 LIGHT = {
     "plan": ["plan", "search_spaces/modular_arithmetic/demo.yaml"],
     "schema": ["schema", "modular_arithmetic"],

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rung.errors import StorageError
+from rung.training.assignment import Goal, Target
 from rung.training.checkpoints import (
     MARKER,
     STATE,
@@ -22,7 +23,7 @@ from rung.training.checkpoints import (
     save_model,
 )
 from rung.training.loop import NullRecorder, train
-from rung.training.run import Goal, Report, Run, Target
+from rung.training.run import Report, Run
 from tests.toy import Toy, ToyConfig
 
 GOAL = Goal(unit="steps", amount=30, metric="validation/loss", mode="min")

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from rung.training.assignment import Goal
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, train
-from rung.training.run import Goal, Report, Run
+from rung.training.run import Report, Run
 from trainables.modular_arithmetic import ModularArithmetic, ModularArithmeticConfig
 from trainables.modular_arithmetic.data import Batches
 from trainables.modular_arithmetic.losses import item_correct, negative_log_likelihood

@@ -14,11 +14,12 @@ import torch
 
 from rung.errors import RungError
 from rung.trainable import Loss, find_trainable
+from rung.training.assignment import Goal, Target
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, train
 from rung.training.pack import Pack
 from rung.training.packed import Member, train_together
-from rung.training.run import Goal, Report, Run, Target
+from rung.training.run import Report, Run
 from rung.training.stacking import take_apart
 from tests.toy import Toy, ToyConfig
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from rung.trainable import find_trainable
+from rung.training.assignment import Goal
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, evaluate, train
-from rung.training.run import Goal, Run
+from rung.training.run import Run
 
 GOAL = Goal(unit="steps", amount=12, metric="validation/loss", mode="min")
 MODELS = ["gpt", "lstm"]

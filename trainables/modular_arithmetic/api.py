@@ -29,6 +29,7 @@ from trainables.modular_arithmetic.launch import Launch, RunSettings, flat, has_
 from trainables.modular_arithmetic.trainable import ModularArithmetic
 
 if TYPE_CHECKING:
+    from rung.training.assignment import Goal
     from rung.training.run import Report, Run
 
 __all__ = ["Arguments", "RunSettings", "train_model", "train_models"]
@@ -150,7 +151,7 @@ def _train(launch: Launch, history: History, can_resume: bool) -> None:
 
     from rung.training.checkpoints import latest_checkpoint, load_checkpoint
     from rung.training.loop import train
-    from rung.training.run import Goal, Run
+    from rung.training.run import Run
 
     arguments = launch.arguments
     device = arguments.device

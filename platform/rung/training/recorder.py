@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from rung.results.store import TableWriter
+from rung.training.assignment import Assignment
 from rung.training.checkpoints import save_checkpoint
-from rung.training.replication import Assignment
 from rung.training.run import Report, Run
 
 

@@ -13,54 +13,24 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from rung.configuration import run_id
 from rung.errors import RungError, StorageError
 from rung.locks import FileLock
 from rung.results.store import TableWriter
 from rung.trainable import find_trainable
+from rung.training.assignment import Assignment
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint
-from rung.training.run import Goal, Progress, Report, Run
+from rung.training.run import Progress, Report, Run
 
 log = logging.getLogger(__name__)
 
 WAIT_FOR_PREDECESSOR = 120.0
 """Seconds after which a process that still holds a configuration is an error."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """All that a process needs to know to train the runs of one configuration. Pickles small, for Ray."""
-
-    directory: str
-    """The study's directory."""
-    study: str
-    trainable: str
-    config_id: str
-    config: Mapping[str, Any] = field(hash=False)
-    """The complete resolved configuration, as JSON values."""
-    seeds: tuple[int, ...]
-    goal: Goal
-    phase: Literal["search", "confirm"] = "search"
-    replication: Literal["serial", "packed"] = "serial"
-    """Whether the runs are trained one after another or together."""
-    device: str = "cpu"
-    checkpoint_seconds: float | None = 30.0
-    """Seconds between two checkpoints of a run; None: no checkpoints at all."""
-
-    def run_id(self, seed: int) -> str:
-        """The id of the run with this seed."""
-        return run_id(self.config_id, seed, self.phase)
-
-    def checkpoints(self, seed: int) -> Path:
-        """The directory of a run's checkpoints."""
-        return Path(self.directory) / "checkpoints" / self.run_id(seed)
 
 
 class Replication(ABC):

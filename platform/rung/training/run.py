@@ -11,47 +11,13 @@ from typing import Any, Literal
 import torch
 
 from rung.trainable import Trainable
+from rung.training.assignment import Goal
 from rung.training.gradient_filters import build_gradient_filter
 from rung.training.optimizers import build_optimizer
 from rung.training.schedules import PlateauState, learning_rate
 
-Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
 Status = Literal["running", "completed", "stopped", "diverged", "failed"]
 EndedBy = Literal["budget", "target", "early_stopping", "wall_clock", "scheduler", "divergence", "error"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A value of a metric at which a run has done what it was for."""
-
-    metric: str
-    value: float
-    mode: Literal["min", "max"]
-
-    def is_reached(self, value: float | None) -> bool:
-        """Whether `value` is as good as the target."""
-        if value is None:
-            return False
-        return value >= self.value if self.mode == "max" else value <= self.value
-
-
-@dataclass(frozen=True)
-class Goal:
-    """How long a run trains, and the metric that it is judged by."""
-
-    unit: Unit
-    """What `amount` and the rungs count."""
-    amount: float
-    """The whole budget; `wall_clock` counts seconds of training and evaluation."""
-    metric: str
-    mode: Literal["min", "max"]
-    select: Literal["last", "best", "mean_of_last"] = "last"
-    """Which evaluation is a run's value."""
-    window: int = 1
-    """Evaluations that `mean_of_last` averages."""
-    target: Target | None = None
-    wall_clock: float | None = None
-    """A cap in seconds beside the budget."""
 
 
 @dataclass

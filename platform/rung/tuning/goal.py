@@ -7,8 +7,7 @@ from typing import Any
 from rung.plan import PlannedConfiguration
 from rung.results.aggregation import Aggregation
 from rung.study import Study, worst_value
-from rung.training.replication import Assignment
-from rung.training.run import Goal, Target
+from rung.training.assignment import Assignment, Goal, Target
 
 
 def goal_of(study: Study) -> Goal:

@@ -11,15 +11,17 @@ import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from rung.errors import RungError, StorageError
 from rung.results.aggregation import Aggregation
 from rung.training import environment
-from rung.training.replication import Assignment, Replication, start
-from rung.training.run import Goal, Target
+from rung.training.assignment import Assignment, Goal, Target
+
+if TYPE_CHECKING:
+    from rung.training.replication import Replication
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         try:
             self.cleanup()
             environment.apply({}, self._task.threads)
+            from rung.training.replication import start  # brings torch, which the driver does without
+
             self._replication = start(self._task.assignment)
             self._error = None
         except Exception as error:

@@ -1,0 +1,78 @@
+"""What a training process is told: how long its runs train, what they are judged by, and which ones they are.
+
+Imports no torch, which takes two seconds: the driver of a sweep makes assignments and trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rung.configuration import run_id
+
+Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value of a metric at which a run has done what it was for."""
+
+    metric: str
+    value: float
+    mode: Literal["min", "max"]
+
+    def is_reached(self, value: float | None) -> bool:
+        """Whether `value` is as good as the target."""
+        if value is None:
+            return False
+        return value >= self.value if self.mode == "max" else value <= self.value
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How long a run trains, and the metric that it is judged by."""
+
+    unit: Unit
+    """What `amount` and the rungs count."""
+    amount: float
+    """The whole budget; `wall_clock` counts seconds of training and evaluation."""
+    metric: str
+    mode: Literal["min", "max"]
+    select: Literal["last", "best", "mean_of_last"] = "last"
+    """Which evaluation is a run's value."""
+    window: int = 1
+    """Evaluations that `mean_of_last` averages."""
+    target: Target | None = None
+    wall_clock: float | None = None
+    """A cap in seconds beside the budget."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """All that a process needs to know to train the runs of one configuration. Pickles small, for Ray."""
+
+    directory: str
+    """The study's directory."""
+    study: str
+    trainable: str
+    config_id: str
+    config: Mapping[str, Any] = field(hash=False)
+    """The complete resolved configuration, as JSON values."""
+    seeds: tuple[int, ...]
+    goal: Goal
+    phase: Literal["search", "confirm"] = "search"
+    replication: Literal["serial", "packed"] = "serial"
+    """Whether the runs are trained one after another or together."""
+    device: str = "cpu"
+    checkpoint_seconds: float | None = 30.0
+    """Seconds between two checkpoints of a run; None: no checkpoints at all."""
+
+    def run_id(self, seed: int) -> str:
+        """The id of the run with this seed."""
+        return run_id(self.config_id, seed, self.phase)
+
+    def checkpoints(self, seed: int) -> Path:
+        """The directory of a run's checkpoints."""
+        return Path(self.directory) / "checkpoints" / self.run_id(seed)
