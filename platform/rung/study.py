@@ -142,7 +142,8 @@ class CheckpointPolicy(StrictModel):
     """When runs are saved, and what stays when the study is over."""
 
     seconds: float = Field(default=30.0, ge=0)
-    """Least time between two checkpoints of a run, in seconds: what an interruption can cost."""
+    """Least time between two checkpoints of a run, in seconds: what an interruption can cost the run that is trained,
+    and once more the other runs of its configuration together."""
     keep: Literal["none", "best", "all"] = "best"
     """Which finished configurations keep their last checkpoint."""
 

@@ -132,7 +132,7 @@ def _step(options: argparse.Namespace, directory: Path) -> None:
     for model in MODELS:
         bare, run, recorded = Bare(model), _run(model), _run(model)
         writer = TableWriter(directory / "step", "metrics", "c000000000000")
-        recorder = TableRecorder(_assignment(model, directory / "step"), 0, writer, None)
+        recorder = TableRecorder(_assignment(model, directory / "step"), recorded, writer, None)
         bare.steps(20)
         steps = max(5, round(0.3 / _cpu(partial(bare.steps, 20)) * 20))
         cases = {
@@ -186,7 +186,7 @@ def _piece_cases(model: str, directory: Path) -> dict[str, Callable[[], float]]:
     report = evaluate(run, scheduled=True)
     assignment = _assignment(model, directory)
     writer = TableWriter(directory, "metrics", "c000000000000", flush_rows=10**9, flush_seconds=1e9)
-    recorder = TableRecorder(assignment, 0, writer, None)
+    recorder = TableRecorder(assignment, run, writer, None)
 
     def part() -> float:
         for _ in range(50):

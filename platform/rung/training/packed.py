@@ -18,7 +18,6 @@ import torch
 from rung.errors import RungError
 from rung.training.loop import Clock, Recorder, goes_on
 from rung.training.pack import Gradients, Pack, release
-from rung.training.recorder import TableRecorder
 from rung.training.replication import Replication
 from rung.training.run import Run
 from rung.training.stacking import Structure, take_apart
@@ -42,8 +41,8 @@ class PackedReplication(Replication):
                 with self._guarded(seed):
                     run = self._run(seed)
                     if not run.has_ended:
-                        recorder = TableRecorder(self.assignment, seed, self._writer, self._on_report)
-                        members.append(Member(run, recorder, recorder.checkpoint))
+                        recorder = self._recorder(run)
+                        members.append(Member(run, recorder, recorder.leave))
         train_together(members, level, lambda run: self._guarded(run.trainable.seed))
 
 

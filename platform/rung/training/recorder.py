@@ -21,7 +21,7 @@ class TableRecorder:
     def __init__(
         self,
         assignment: Assignment,
-        seed: int,
+        run: Run,
         writer: TableWriter,
         on_report: Callable[[Run, Report], None] | None,
     ) -> None:
@@ -31,13 +31,14 @@ class TableRecorder:
         self._fixed = {
             "study": assignment.study,
             "config_id": assignment.config_id,
-            "run_id": assignment.run_id(seed),
-            "seed": seed,
+            "run_id": run.run_id,
+            "seed": run.trainable.seed,
             "phase": assignment.phase,
             "attempt": writer.attempt,
         }
-        self._checkpoints = assignment.checkpoints(seed)
+        self._checkpoints = assignment.checkpoints(run.trainable.seed)
         self._last_checkpoint = time.monotonic()
+        self._saved_seconds = run.progress.wall_seconds  # it is new, or has just been loaded
 
     def report(self, run: Run, report: Report) -> None:
         self._writer.add(
@@ -59,8 +60,19 @@ class TableRecorder:
         if every is not None and time.monotonic() - self._last_checkpoint >= every:
             self.checkpoint(run)
 
+    def leave(self, run: Run) -> None:
+        """Called when others are trained before this run goes on: saves what has ended, or what would be too much to
+        lose, so that all runs left so far lose no more than `checkpoint_seconds` together. Saving waits for the disk,
+        for tens of milliseconds."""
+        every = self._assignment.checkpoint_seconds
+        unsaved = run.progress.wall_seconds - self._saved_seconds
+        if every is not None and (run.has_ended or unsaved >= every / len(self._assignment.seeds)):
+            self.checkpoint(run)
+
     def checkpoint(self, run: Run) -> None:
+        """Saves a run, unless the assignment wants no checkpoints."""
         if self._assignment.checkpoint_seconds is not None:
             self._writer.flush()
             save_checkpoint(run, self._checkpoints)
             self._last_checkpoint = time.monotonic()
+            self._saved_seconds = run.progress.wall_seconds

@@ -25,6 +25,7 @@ from rung.results.store import TableWriter
 from rung.trainable import find_trainable
 from rung.training.assignment import Assignment
 from rung.training.checkpoints import latest_checkpoint, load_checkpoint
+from rung.training.recorder import TableRecorder
 from rung.training.run import Progress, Report, Run
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Replication(ABC):
         self._lock = FileLock(lock, wait=WAIT_FOR_PREDECESSOR)
         self._writer = TableWriter(Path(assignment.directory), "metrics", assignment.config_id)
         self._runs: dict[int, Run] = {}
+        self._recorders: dict[int, TableRecorder] = {}
         self._failed: dict[int, Progress] = {}
 
     @property
@@ -94,12 +96,19 @@ class Replication(ABC):
         for seed, error in failed.items():
             self._failed[seed] = Progress(status="failed", ended_by="error", error=error)
 
+    def checkpoint(self) -> None:
+        """Saves every run that can go on. (One that has ended has been saved then.)"""
+        for run in self._runs.values():
+            if not run.has_ended:
+                self._recorder(run).checkpoint(run)
+
     def close(self) -> None:
         """Writes what is still in memory and lets the models go."""
         try:
             self._writer.close()
         finally:
             self._runs.clear()
+            self._recorders.clear()
             self._lock.release()
 
     @abstractmethod
@@ -124,6 +133,13 @@ class Replication(ABC):
             self._runs[seed] = self._open(seed)
         return self._runs[seed]
 
+    def _recorder(self, run: Run) -> TableRecorder:
+        """The recorder of a run, made once: it knows how much of the run is saved."""
+        seed = run.trainable.seed
+        if seed not in self._recorders:
+            self._recorders[seed] = TableRecorder(self.assignment, run, self._writer, self._on_report)
+        return self._recorders[seed]
+
     def _open(self, seed: int) -> Run:
         assignment = self.assignment
         trainable = self._trainable(self._config, seed, assignment.device)
@@ -139,6 +155,7 @@ class Replication(ABC):
         progress.end("failed", "error", text)
         self._failed[seed] = progress
         self._runs.pop(seed, None)
+        self._recorders.pop(seed, None)
         log.warning("run %s failed: %s", self.assignment.run_id(seed), error)
 
     def _ended(self, seed: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rung.training.loop import train
-from rung.training.recorder import TableRecorder
 from rung.training.replication import Replication
 
 
@@ -22,6 +21,6 @@ class SerialReplication(Replication):
         run = self._run(seed)
         if run.has_ended:
             return
-        recorder = TableRecorder(self.assignment, seed, self._writer, self._on_report)
+        recorder = self._recorder(run)
         train(run, level, recorder)
-        recorder.checkpoint(run)
+        recorder.leave(run)

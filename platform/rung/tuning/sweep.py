@@ -12,11 +12,11 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from rich.console import Console
@@ -45,6 +45,10 @@ _QUIET = {
     "TUNE_WARN_THRESHOLD_S": "1000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+_SHUTDOWN = "ray-shutdown"
+"""Name of the thread that ends Ray."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +207,11 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
     if not debug:
         options.update(log_to_driver=False, logging_level=logging.CRITICAL)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for thread in threading.enumerate():  # a sweep before this one, in the same process
+        if thread.name == _SHUTDOWN:
+            thread.join()
     # ray.init waits for Ray's processes most of its time: enough for the slow import that comes next.
-    imports = Thread(target=importlib.import_module, args=["ray.tune"])
+    imports = threading.Thread(target=importlib.import_module, args=["ray.tune"])
     imports.start()
     ray.init(**options)
     imports.join()
@@ -213,7 +220,7 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
         yield
     finally:
         # It takes more than a second, in which tables and report can be written. Python waits for it before it ends.
-        Thread(target=ray.shutdown, name="shutdown").start()
+        threading.Thread(target=ray.shutdown, name=_SHUTDOWN).start()
 
 
 def _check_reachable(address: str) -> None:

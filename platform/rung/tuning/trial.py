@@ -100,8 +100,10 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, object]:
         # Tune pauses only what it has checkpointed. The real checkpoints are the runs' own; what they do not know is
         # which runs have failed.
-        failed = self._replication.failed if self._replication is not None else {}
-        return {"levels": list(self._levels), "failed": failed}
+        if self._replication is None:
+            return {"levels": list(self._levels), "failed": {}}
+        self._replication.checkpoint()
+        return {"levels": list(self._levels), "failed": self._replication.failed}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint:
