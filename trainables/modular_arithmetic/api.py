@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from rung.errors import RungError
+from rung.training.assignment import Goal
 from trainables.modular_arithmetic.arguments import Arguments
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.history import History
@@ -29,7 +30,6 @@ from trainables.modular_arithmetic.launch import Launch, RunSettings, flat, has_
 from trainables.modular_arithmetic.trainable import ModularArithmetic
 
 if TYPE_CHECKING:
-    from rung.training.assignment import Goal
     from rung.training.run import Report, Run
 
 __all__ = ["Arguments", "RunSettings", "train_model", "train_models"]
