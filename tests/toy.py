@@ -87,7 +87,7 @@ class Toy(Trainable[ToyConfig, Batch]):
 
     @classmethod
     def packing_obstacle(cls, config: ToyConfig) -> str | None:
-        return f"a dropout of {config.model.dropout:g} draws its masks run by run" if config.model.dropout else None
+        return "dropout draws its masks run by run" if config.model.dropout else None
 
     def model(self, generator: torch.Generator) -> nn.Module:
         return _build(self.config.model, generator)

@@ -142,8 +142,8 @@ class CheckpointPolicy(StrictModel):
     """When runs are saved, and what stays when the study is over."""
 
     seconds: float = Field(default=30.0, ge=0)
-    """Least time between two checkpoints of a run, in seconds: what an interruption can cost the run that is trained,
-    and once more the other runs of its configuration together."""
+    """Seconds of training that an interruption may cost the run that is being trained, and once more the other runs of
+    its configuration together. A run is saved when so much has come together, and at its end."""
     keep: Literal["none", "best", "all"] = "best"
     """Which finished configurations keep their last checkpoint."""
 

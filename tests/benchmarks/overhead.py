@@ -221,7 +221,7 @@ def _long(options: argparse.Namespace, directory: Path) -> None:
         cases = {
             "bare loop": partial(_both, partial(_bare_run, model, steps), cpus["bare loop"]),
             "SerialReplication": partial(
-                _both, partial(_whole_run, model, steps, directory, number), cpus["SerialReplication"]
+                _both, partial(_whole_run, model, steps, directory / model, number), cpus["SerialReplication"]
             ),
         }
         walls = alternate(cases, options.long_turns, warm_up=0)

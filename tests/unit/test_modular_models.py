@@ -312,3 +312,22 @@ def test_written_out_lstm_can_be_transformed_over_seeds() -> None:
 
     together = torch.func.vmap(logits)(parameters, buffers)
     torch.testing.assert_close(together, torch.stack([model(TOKENS, 4) for model in models]), rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_outside_the_vocabulary_are_refused_however_many_rows_there_are() -> None:
+    model = make("gpt")
+    for rows in (1, 20):  # with more rows than tokens, the first layer looks products up
+        for token in (-1, VOCABULARY):
+            tokens = TOKENS[:1].repeat(rows, 1)
+            tokens[0, 2] = token
+            with pytest.raises(IndexError):
+                model(tokens)
+
+
+@pytest.mark.parametrize("heads", [1, 16])
+def test_looking_up_distinct_tokens_changes_nothing(heads: int) -> None:
+    model = make("gpt", heads=heads).double()
+    tokens = TOKENS.repeat(7, 1)
+    torch.testing.assert_close(model(tokens, 2)[:3], model(TOKENS, 2), rtol=1e-6, atol=1e-6)
+    model.fused = False
+    torch.testing.assert_close(model(tokens, 2)[:3], model(TOKENS, 2), rtol=1e-6, atol=1e-6)

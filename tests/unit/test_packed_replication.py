@@ -106,12 +106,10 @@ def test_what_cannot_be_packed_is_refused_with_its_line(tmp_path: Path, assignme
     path.write_text(STUDY.replace("model.width: [4]", "model.dropout: [0.0, 0.1, 0.2]"))
     with pytest.raises(StudyError) as caught:
         load_study(path)
-    assert str(caught.value).splitlines() == [
-        f"{path}:8: replication: runs cannot be trained together in 1 of 3 configurations: dropout={value}: "
-        f"a dropout of {value} draws its masks run by run (replication: serial)"
-        for value in (0.1, 0.2)
-    ]
-    with pytest.raises(RungError, match=r"a dropout of 0.5 draws .* use replication: serial"):
+    (message,) = str(caught.value).splitlines()
+    assert message.startswith(f"{path}:8: replication: runs cannot be trained together in 2 of 3 configurations")
+    assert message.endswith("dropout draws its masks run by run (replication: serial)")
+    with pytest.raises(RungError, match=r"dropout draws .* use replication: serial"):
         trained(changed(assignment, model={"width": 4, "dropout": 0.5}), 12)
 
 
@@ -120,7 +118,7 @@ def test_modular_arithmetic_says_that_dropout_cannot_be_packed() -> None:
     from trainables.modular_arithmetic.config import ModularArithmeticConfig
 
     config = ModularArithmeticConfig.model_validate({"model": {"dropout": 0.1}})
-    assert ModularArithmetic.packing_obstacle(config) == "a dropout of 0.1 draws its masks run by run"
+    assert ModularArithmetic.packing_obstacle(config) == "dropout draws its masks run by run"
     assert ModularArithmetic.packing_obstacle(ModularArithmeticConfig()) is None
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from trainables.models.attention import attend, causal_mask, split_heads
 from trainables.models.layers import Dropout, Prefix, embedding, linear, sinusoidal_positions
-from trainables.models.short_attention import LONGEST, ShortAttention
+from trainables.models.short_attention import ShortAttention, is_short
 
 Projection = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 """From a first position to the queries from there on (B, Q, D), and the keys and values of all (B, S, 2 D)."""
@@ -75,8 +75,8 @@ class Attention(nn.Module):
         self, q_BQD: torch.Tensor, kv_BS2D: torch.Tensor, past: _Past | None = None, fused: bool = True
     ) -> torch.Tensor:
         """The attention output (B, Q, D) of projected positions."""
-        length = 0 if past is None else past.kv_PL2D.shape[1]
-        if fused and q_BQD.device.type == "cpu" and length + kv_BS2D.shape[1] <= LONGEST:
+        keys = kv_BS2D.shape[1] + (0 if past is None else past.kv_PL2D.shape[1])
+        if fused and q_BQD.device.type == "cpu" and is_short(keys, q_BQD.shape[-1] // self.heads):
             mixed_BQD = ShortAttention.apply(q_BQD, kv_BS2D, *(past or (None, None)), self.heads)  # type: ignore[no-untyped-call]
         else:
             if past is not None:
@@ -199,6 +199,8 @@ class GPT(nn.Module):
         look up what they need.
         """
         vocabulary, (rows, length) = self.embedding.num_embeddings, tokens_BS.shape
+        if tokens_BS.numel() and not 0 <= tokens_BS.min() <= tokens_BS.max() < vocabulary:
+            raise IndexError(f"tokens lie between 0 and {vocabulary - 1}, got {tokens_BS.min()} to {tokens_BS.max()}")
         attention, positions_SD = self.blocks[0].attention, self.positions_SD[begin : begin + length]
         if not self.fused or tokens_BS.device.type != "cpu" or vocabulary >= rows:
             x_BSD = self.embedding(tokens_BS) + positions_SD

@@ -16,8 +16,13 @@ import torch
 
 from trainables.models.attention import split_heads
 
-LONGEST = 16
-"""Keys up to which this is faster than `scaled_dot_product_attention` (measured by tests/benchmarks/step.py)."""
+LONGEST, NARROWEST = 12, 8
+"""Keys up to which, and width of a head from which, this is faster than `scaled_dot_product_attention`."""
+
+
+def is_short(keys: int, width: int) -> bool:
+    """Whether attention over so many keys, with heads so wide, is faster here."""
+    return keys <= LONGEST and width >= NARROWEST
 
 
 class ShortAttention(torch.autograd.Function):

@@ -70,8 +70,7 @@ class ModularArithmetic(Trainable[ModularArithmeticConfig, "Items"]):
     @classmethod
     def packing_obstacle(cls, config: ModularArithmeticConfig) -> str | None:
         """Dropout masks come from each run's own generator, one mask at a time."""
-        dropout = config.model.dropout
-        return None if dropout == 0 else f"a dropout of {dropout:g} draws its masks run by run"
+        return None if config.model.dropout == 0 else "dropout draws its masks run by run"
 
     def model(self, generator: torch.Generator) -> nn.Module:
         """A `GPT` or an `LSTM` on the device of `generator`."""

@@ -67,7 +67,9 @@ class Assignment:
     """Whether the runs are trained one after another or together."""
     device: str = "cpu"
     checkpoint_seconds: float | None = 30.0
-    """Seconds between two checkpoints of a run; None: no checkpoints at all."""
+    """Seconds of training that an interruption may cost, see `study.CheckpointPolicy`; None: no checkpoints at all."""
+    keep_stopped: bool = False
+    """Whether runs that the scheduler stops are saved where they stand."""
 
     def run_id(self, seed: int) -> str:
         """The id of the run with this seed."""

@@ -99,14 +99,14 @@ class Pack:
             tokens = loss.tokens
             return loss.value, dict(loss.metrics)
 
-        stacked = [torch.stack(tensors) for tensors in zip(*batches, strict=True)]
         try:
+            stacked = [torch.stack(tensors) for tensors in zip(*batches, strict=True)]
             gradient = vmap(grad_and_value(loss_of, has_aux=True))
             rows_NP, (losses_N, metrics) = gradient(self._weights_NP, self._constants, stacked)
         except RungError:
             raise
         except Exception as error:
-            raise _cannot_pack(self.runs, error) from error
+            raise cannot_pack(self.runs, error) from error
         return Gradients(rows_NP, losses_N.tolist(), metrics, tokens)
 
     def step(self, gradients: Gradients) -> None:
@@ -182,7 +182,8 @@ def _check_alike(runs: Sequence[Run]) -> None:
             raise ValueError(f"{runs[0].run_id} and {run.run_id} differ in {what} and cannot be in one pack")
 
 
-def _cannot_pack(runs: Sequence[Run], error: Exception) -> RungError:
+def cannot_pack(runs: Sequence[Run], error: Exception) -> RungError:
+    """What to tell a user whose runs cannot be trained together because of `error`."""
     name = type(runs[0].trainable).__name__
     cause = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     if isinstance(error, torch.OutOfMemoryError):

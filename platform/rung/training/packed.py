@@ -17,7 +17,7 @@ import torch
 
 from rung.errors import RungError
 from rung.training.loop import Clock, Recorder, goes_on
-from rung.training.pack import Gradients, Pack, release
+from rung.training.pack import Gradients, Pack, cannot_pack, release
 from rung.training.replication import Replication
 from rung.training.run import Run
 from rung.training.stacking import Structure, take_apart
@@ -42,6 +42,7 @@ class PackedReplication(Replication):
                     run = self._run(seed)
                     if not run.has_ended:
                         recorder = self._recorder(run)
+                        recorder.enter()
                         members.append(Member(run, recorder, recorder.leave))
         train_together(members, level, lambda run: self._guarded(run.trainable.seed))
 
@@ -101,7 +102,7 @@ def train_together(members: Sequence[Member], level: float, guard: Guard = lambd
         for group in groups:
             try:
                 if group.key not in packs:
-                    packs[group.key] = Pack([member.run for member in group.members])
+                    packs[group.key] = _pack([member.run for member in group.members])
                 gradients = _gradients(packs[group.key], group)
             except RungError as error:
                 for member in group.members:
@@ -125,6 +126,13 @@ def _next_groups(members: Sequence[Member], level: float, guard: Guard) -> list[
                 group.batches.append(tensors)
                 member.clock.read()
     return list(groups.values())
+
+
+def _pack(runs: Sequence[Run]) -> Pack:
+    try:
+        return Pack(runs)
+    except torch.OutOfMemoryError as error:
+        raise cannot_pack(runs, error) from error
 
 
 def _gradients(pack: Pack, group: _Group) -> Gradients:

@@ -37,7 +37,7 @@ class TableRecorder:
             "attempt": writer.attempt,
         }
         self._checkpoints = assignment.checkpoints(run.trainable.seed)
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint = self._left = time.monotonic()
         self._saved_seconds = run.progress.wall_seconds  # it is new, or has just been loaded
 
     def report(self, run: Run, report: Report) -> None:
@@ -60,6 +60,10 @@ class TableRecorder:
         if every is not None and time.monotonic() - self._last_checkpoint >= every:
             self.checkpoint(run)
 
+    def enter(self) -> None:
+        """Called when the run goes on: the time in which others were trained is none of its own."""
+        self._last_checkpoint += time.monotonic() - self._left
+
     def leave(self, run: Run) -> None:
         """Called when others are trained before this run goes on: saves what has ended, or what would be too much to
         lose, so that all runs left so far lose no more than `checkpoint_seconds` together. Saving waits for the disk,
@@ -68,11 +72,16 @@ class TableRecorder:
         unsaved = run.progress.wall_seconds - self._saved_seconds
         if every is not None and (run.has_ended or unsaved >= every / len(self._assignment.seeds)):
             self.checkpoint(run)
+        self._left = time.monotonic()
 
     def checkpoint(self, run: Run) -> None:
-        """Saves a run, unless the assignment wants no checkpoints."""
+        """Saves a run as it stands, unless the assignment wants no checkpoints."""
         if self._assignment.checkpoint_seconds is not None:
             self._writer.flush()
             save_checkpoint(run, self._checkpoints)
-            self._last_checkpoint = time.monotonic()
+            self._last_checkpoint = self._left = time.monotonic()
             self._saved_seconds = run.progress.wall_seconds
+
+    def is_saved(self, run: Run) -> bool:
+        """Whether the last checkpoint holds the run as it stands."""
+        return run.progress.wall_seconds == self._saved_seconds

@@ -99,12 +99,15 @@ class Replication(ABC):
     def checkpoint(self) -> None:
         """Saves every run that can go on. (One that has ended has been saved then.)"""
         for run in self._runs.values():
-            if not run.has_ended:
-                self._recorder(run).checkpoint(run)
+            recorder = self._recorder(run)
+            if not run.has_ended and not recorder.is_saved(run):
+                recorder.checkpoint(run)
 
     def close(self) -> None:
         """Writes what is still in memory and lets the models go."""
         try:
+            if self.assignment.keep_stopped:
+                self.checkpoint()
             self._writer.close()
         finally:
             self._runs.clear()

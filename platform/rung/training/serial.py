@@ -22,5 +22,6 @@ class SerialReplication(Replication):
         if run.has_ended:
             return
         recorder = self._recorder(run)
+        recorder.enter()
         train(run, level, recorder)
         recorder.leave(run)

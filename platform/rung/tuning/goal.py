@@ -39,6 +39,7 @@ def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignme
         replication=study.replication,
         device="cuda" if study.resources.gpus else "cpu",
         checkpoint_seconds=study.checkpoints.seconds,
+        keep_stopped=study.checkpoints.keep == "all",
     )
 
 

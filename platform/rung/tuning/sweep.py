@@ -6,7 +6,6 @@ checkpoints, so that the same command continues after Ctrl-C, kill -9 or a lost 
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import shutil
@@ -210,17 +209,15 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
     for thread in threading.enumerate():  # a sweep before this one, in the same process
         if thread.name == _SHUTDOWN:
             thread.join()
-    # ray.init waits for Ray's processes most of its time: enough for the slow import that comes next.
-    imports = threading.Thread(target=importlib.import_module, args=["ray.tune"])
-    imports.start()
     ray.init(**options)
-    imports.join()
     try:
         _check_resources(study, ray.cluster_resources())
         yield
-    finally:
-        # It takes more than a second, in which tables and report can be written. Python waits for it before it ends.
-        threading.Thread(target=ray.shutdown, name=_SHUTDOWN).start()
+    except BaseException:
+        ray.shutdown()
+        raise
+    # It takes more than a second, in which tables and report can be written. Python waits for it before it ends.
+    threading.Thread(target=ray.shutdown, name=_SHUTDOWN).start()
 
 
 def _check_reachable(address: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from rung.training.assignment import Assignment, Goal, Target
 
 if TYPE_CHECKING:
     from rung.training.replication import Replication
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,10 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         # which runs have failed.
         if self._replication is None:
             return {"levels": list(self._levels), "failed": {}}
-        self._replication.checkpoint()
+        try:
+            self._replication.checkpoint()
+        except StorageError:  # costs only time; Tune would take it for the death of this process
+            log.exception("%s is not saved where it is paused", self._task.assignment.config_id)
         return {"levels": list(self._levels), "failed": self._replication.failed}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
