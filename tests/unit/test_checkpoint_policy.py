@@ -96,7 +96,7 @@ def test_what_is_saved_is_not_saved_again_when_it_is_paused(
 ) -> None:
     replication.advance(20)
     replication.checkpoint()
-    assert {seed: step for seed, step in saves} == dict.fromkeys(range(SEEDS), 20)
+    assert dict(saves) == dict.fromkeys(range(SEEDS), 20)
     saves.clear()
     replication.checkpoint()
     assert not saves
