@@ -56,8 +56,8 @@ class GrokfastConfig(StrictModel):
     window: int = Field(default=100, gt=0)
     """`ma` only: steps that are averaged, the present one included."""
     start: int = Field(default=0, ge=0)
-    """Steps before anything is added, while the mean is taken already. For models that do not come to learn their
-    training items otherwise; the paper's code has it as `--two_stage --starting_point`."""
+    """Steps before anything is added, while the mean is taken already: for models that do not come to learn their
+    training items otherwise."""
 
 
 class OptimizerConfig(StrictModel):

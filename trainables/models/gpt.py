@@ -199,12 +199,12 @@ class GPT(nn.Module):
         look up what they need.
         """
         vocabulary, (rows, length) = self.embedding.num_embeddings, tokens_BS.shape
-        if tokens_BS.numel() and not 0 <= tokens_BS.min() <= tokens_BS.max() < vocabulary:
-            raise IndexError(f"tokens lie between 0 and {vocabulary - 1}, got {tokens_BS.min()} to {tokens_BS.max()}")
         attention, positions_SD = self.blocks[0].attention, self.positions_SD[begin : begin + length]
         if not self.fused or tokens_BS.device.type != "cpu" or vocabulary >= rows:
             x_BSD = self.embedding(tokens_BS) + positions_SD
             return x_BSD, partial(attention.project, x_BSD)
+        if tokens_BS.numel() and not 0 <= tokens_BS.min() <= tokens_BS.max() < vocabulary:
+            raise IndexError(f"tokens lie between 0 and {vocabulary - 1}, got {tokens_BS.min()} to {tokens_BS.max()}")
         every_V, every_S = torch.arange(vocabulary), torch.arange(length)
         table_MD = (self.embedding(every_V) + positions_SD[:, None]).flatten(0, 1)  # M = S V
         index_BS = tokens_BS + vocabulary * every_S
