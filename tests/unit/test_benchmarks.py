@@ -1,0 +1,34 @@
+"""Every benchmark can be started as its docstring says, and the page on performance names them all and no others."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = re.compile(r"python -m (tests\.benchmarks\.\w+)")
+SHARED = {"__init__", "measure", "plain_models", "plain_sweeps", "processes"}
+BENCHMARKS = sorted(
+    f"tests.benchmarks.{path.stem}" for path in (ROOT / "tests" / "benchmarks").glob("*.py") if path.stem not in SHARED
+)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_says_how_it_is_started(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(name)
+    assert name in COMMAND.findall(module.__doc__ or "")
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    assert name in capsys.readouterr().out
+
+
+def test_the_page_on_performance_names_every_benchmark() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert sorted(set(COMMAND.findall(page))) == BENCHMARKS
