@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,10 +43,6 @@ _QUIET = {
     "TUNE_WARN_THRESHOLD_S": "1000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-
-
-_SHUTDOWN = "ray-shutdown"
-"""Name of the thread that ends Ray."""
 
 
 @dataclass(frozen=True)
@@ -206,18 +201,12 @@ def _ray(study: Study, debug: bool) -> Iterator[None]:
     if not debug:
         options.update(log_to_driver=False, logging_level=logging.CRITICAL)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-    for thread in threading.enumerate():  # a sweep before this one, in the same process
-        if thread.name == _SHUTDOWN:
-            thread.join()
     ray.init(**options)
     try:
         _check_resources(study, ray.cluster_resources())
         yield
-    except BaseException:
+    finally:
         ray.shutdown()
-        raise
-    # It takes more than a second, in which tables and report can be written. Python waits for it before it ends.
-    threading.Thread(target=ray.shutdown, name=_SHUTDOWN).start()
 
 
 def _check_reachable(address: str) -> None:
