@@ -98,7 +98,7 @@ class PackedAdam(PackedOptimizer):
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], layout: Layout) -> None:
         super().__init__(optimizers, layout)
-        self._taken = [_steps_taken(optimizer) for optimizer in optimizers]
+        self._taken = [_steps_taken(optimizer) for optimizer in optimizers]  # on the host: reading counts would wait
         # torch counts for each parameter by itself, and a checkpoint's tensors share no memory: one count for each.
         counts = torch.tensor(self._taken, dtype=torch.float32, device=self.states["exp_avg"].device)
         self._counts_NK = counts[:, None].repeat(1, len(parameters_of(optimizers[0])))
