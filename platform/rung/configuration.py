@@ -1,14 +1,13 @@
-"""Configurations: points of a space made complete and checked by the trainable, with ids that last.
+"""Configurations: points of a space made complete and checked by the trainable.
 
 `base` and swept values are laid over the trainable's defaults key by key, at every depth: a study that sets
 `optimizer.learning_rate` keeps the trainable's own default for `optimizer.weight_decay`.
 
-Left out: places in the study file (`checks.py`), and which configurations run (`plan.py`).
+Left out: their ids (`identity.py`), places in the study file (`checks.py`), and which configurations run (`plan.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from rung.explain import Finding, findings, models_at, show
+from rung.identity import config_id, essential
 from rung.settings import TrainableConfig
 from rung.space import Dimension, Point, active, expand, in_order
 from rung.space_reader import read_space
@@ -39,13 +39,13 @@ class PlannedConfiguration:
     """One point of the search space, complete and valid."""
 
     config_id: str
-    """Hash of trainable and complete values."""
+    """Hash of trainable and complete values, see `identity.py`."""
     label: str
     """The swept values in short, for people: `gpt, weight_decay=0.5`."""
     config: TrainableConfig
     """The complete configuration."""
     values: Mapping[str, Any]
-    """The same as plain nested data, as it is stored and hashed."""
+    """The same as plain nested data, as it is stored."""
     swept: Mapping[str, Any]
     """The value of every swept path; that of `base` where a condition switches the dimension off."""
     index: int
@@ -79,35 +79,6 @@ class Expansion:
     """How many became none."""
     points: int
     """How many there were; more than configurations where conditions or draws made some equal."""
-
-
-def config_id(trainable: str, values: Mapping[str, Any]) -> str:
-    """`c` and 12 hex digits of the SHA-256 of canonical JSON.
-
-    `values` is the whole configuration as `model_dump(mode="json")` gives it, so an id does not depend on the order
-    of keys, on how a number is written (1, 1.0, 1e0 in a float field), or on which defaults are spelled out.
-    """
-    text = _canonical([trainable, values])
-    if "-0.0" in text:  # equals 0.0 and must not be another configuration
-        text = _canonical([trainable, _without_signed_zeros(values)])
-    return f"c{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _canonical(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _without_signed_zeros(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {key: _without_signed_zeros(value) for key, value in values.items()}
-    if isinstance(values, list):
-        return [_without_signed_zeros(value) for value in values]
-    return 0.0 if isinstance(values, float) and values == 0 else values
-
-
-def run_id(config_id: str, seed: int, phase: str = "search") -> str:
-    """The id of a configuration's run with a seed: `c3f9a1b20d77-s4`, and the phase behind it unless that is search."""
-    return f"{config_id}-s{seed}" + ("" if phase == "search" else f"-{phase}")
 
 
 class Resolver:
@@ -167,7 +138,7 @@ class Resolver:
         values = config.model_dump(mode="json")
         swept = {dimension.path: at(values, dimension.path) for dimension in self.dimensions}
         return PlannedConfiguration(
-            config_id=config_id(self.trainable, values),
+            config_id=config_id(self.trainable, essential(self.model, values)),
             label=self.label({path: swept[path] for path in swept if path in point.values}),
             config=config,
             values=values,

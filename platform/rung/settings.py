@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from rung.identity import ADDED_LATER
+
 
 class StrictModel(BaseModel):
     """A frozen pydantic model that refuses unknown keys and takes no boolean for a number."""
@@ -78,7 +80,7 @@ class OptimizerConfig(StrictModel):
     """Decay rate of Adam's second moment."""
     epsilon: float = Field(default=1e-8, gt=0)
     """Added to Adam's denominator."""
-    grokfast: GrokfastConfig = GrokfastConfig()
+    grokfast: Annotated[GrokfastConfig, ADDED_LATER] = GrokfastConfig()
     """Amplification of slow gradients, before clipping and before the optimizer; off by default."""
 
 
@@ -151,7 +153,7 @@ class TrainableConfig(StrictModel):
     """Learning-rate schedule."""
     gradient_clip: float | None = Field(default=1.0, gt=0)
     """Largest L2 norm of the whole gradient; a larger one is scaled down to it. Empty: no clipping."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16"], ADDED_LATER] = "fp32"
     """`bf16`: matrix products of loss and evaluation run in bfloat16 (torch.autocast); parameters, gradients and
     optimizer stay in fp32. Changes results. Faster where the processor has units for it (tensor cores, AMX, AVX-512
     BF16), slower elsewhere."""

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rung.configuration import Resolver, config_id
+from rung.configuration import Resolver
+from rung.identity import config_id
 from rung.space import Dimension, Point, expand, in_order
 from rung.space_reader import read_space
 from tests.toy_arithmetic import ToyArithmetic, ToyConfig

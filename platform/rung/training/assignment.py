@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rung.configuration import run_id
+from rung.identity import run_id
 
 Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from rung.configuration import run_id
+from rung.identity import run_id
 from rung.results.query import load
 from rung.results.schema import TABLES
 from rung.results.store import TableWriter

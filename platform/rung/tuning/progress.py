@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rung.configuration import run_id
+from rung.identity import run_id
 from rung.results.statistics import mean_interval
 from rung.tuning.ledger import Ledger, State
 from rung.tuning.schedulers import RungRow, Scheduler
