@@ -126,6 +126,9 @@ class _Checks:
             message = f"the first rung ({grace}) is not below the budget ({budget.amount} {budget.unit})"
             hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
             yield say(message, ("scheduler", "grace"), hint)
+        if study.seeds.start is not None and scheduler.name == "fifo" and not self.broken & {"seeds", "scheduler"}:
+            message = "fifo compares nobody and has no rungs at which more seeds could join"
+            yield say(message, ("seeds",), f"seeds: {len(study.seeds)}, or another scheduler (asha)")
         if "resources" not in self.broken:
             yield from self._rules_about_resources()
         if not self.broken & {"space", "searcher", "samples", "scheduler"}:

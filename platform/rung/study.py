@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rung.seeds import CONFIRM_SEEDS_FROM, Seeds
 from rung.settings import StrictModel, TrainableConfig
 from rung.space import Dimension
 from rung.space_reader import read_space
@@ -124,6 +125,21 @@ class SearcherChoice(StrictModel):
     """`optuna` only: seed of its choices."""
 
 
+class Confirmation(StrictModel):
+    """After the search: the best configurations again, from the start, with seeds that took no part in choosing them.
+    The best of many is best by luck, too; only these values say how good it is."""
+
+    top: int = Field(default=1, gt=0)
+    """How many configurations, the best of the search that came to their end."""
+    seeds: int = Field(default=8, gt=0)
+    """How many fresh seeds each: 1,000,000,000 and those that follow."""
+
+    @property
+    def fresh_seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs."""
+        return tuple(range(CONFIRM_SEEDS_FROM, CONFIRM_SEEDS_FROM + self.seeds))
+
+
 class Resources(StrictModel):
     """What the process that trains one configuration gets."""
 
@@ -170,8 +186,9 @@ class Study(StrictModel):
     """Draws of the dimensions that are drawn; with `optuna` the number of configurations."""
     draw_seed: int = Field(default=0, ge=0)
     """What the draws depend on beside their path and number."""
-    seeds: tuple[int, ...]
-    """Seeds of each configuration's runs: how many (4 is 0, 1, 2, 3), or which."""
+    seeds: Seeds
+    """Seeds of each configuration's runs: how many (4 is 0, 1, 2, 3), or which; or `{start: 2, full: 8}`, racing over
+    seeds: so few up to the first rung, more from rung to rung, all of them for the configurations that climb."""
     budget: Budget
     """How long every run trains."""
     metric: MetricChoice
@@ -180,6 +197,8 @@ class Study(StrictModel):
     """Which configurations are stopped early."""
     searcher: SearcherChoice = SearcherChoice()
     """Who chooses the configurations: the file, or a search that learns from what came before."""
+    confirm: Confirmation | None = None
+    """What is trained again with fresh seeds when the search is over; empty: nothing."""
     replication: Literal["serial", "packed"] = "serial"
     """How a configuration's runs are trained, in one process: `serial`, one after another, rung by rung; `packed`, all
     together, their steps batched over the seeds, for models that are too small to keep a GPU busy."""
@@ -213,32 +232,6 @@ class Study(StrictModel):
         if problems:
             raise ValueError("; ".join(f"{dotted(problem.path)}: {problem.message}" for problem in problems))
         return {dimension.path: dimension.specification for dimension in dimensions}
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _count_or_list(cls, seeds: Any) -> Any:
-        if isinstance(seeds, float) and seeds.is_integer():
-            seeds = int(seeds)
-        if isinstance(seeds, int) and not isinstance(seeds, bool):
-            if seeds < 1:
-                raise ValueError(f"at least one seed is needed, got {seeds}")
-            return tuple(range(seeds))
-        if not isinstance(seeds, list | tuple):
-            raise ValueError(f"expected how many seeds or a list of them, got {seeds!r}")
-        return seeds
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds:
-            raise ValueError("at least one seed is needed")
-        repeated = [seed for index, seed in enumerate(seeds) if seed in seeds[:index]]
-        if repeated:
-            raise ValueError(f"seed {repeated[0]} stands twice: two runs with one seed are the same run")
-        wrong = [seed for seed in seeds if not 0 <= seed < 2**32]
-        if wrong:
-            raise ValueError(f"a seed lies between 0 and 4294967295, got {wrong[0]}")
-        return seeds
 
     @field_validator("replication", mode="before")
     @classmethod
@@ -278,7 +271,7 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
     if study.scheduler.name != "fifo":
         data["scheduler"]["grace"] = plan.rungs[0]
     unit = "seconds" if study.budget.unit == "wall_clock" else study.budget.unit
-    target = study.budget.target
+    target, confirm = study.budget.target, study.confirm
     return {
         "format": 1,
         "study": data.pop("study"),
@@ -292,9 +285,11 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
             "target": target and target.model_dump(),
         },
         "seeds": data.pop("seeds"),
+        "seeds_at_start": study.seeds.start,
         "rungs": list(plan.rungs),
         "base": plan.base,
         **data,
+        "confirm": confirm and {"top": confirm.top, "seeds": list(confirm.fresh_seeds)},
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rung.explain import models_at
+from rung.seeds import CONFIRM_SEEDS_FROM
 from rung.space import WORDS
 from rung.study import Study
 from rung.trainable import find_trainable
@@ -50,14 +51,16 @@ def json_schema(trainable: str | None = None) -> Schema:
 
 
 def _seeds(described: Schema) -> Schema:
-    seed = {"type": "integer", "minimum": 0}
-    return {
-        "description": described["description"],
-        "anyOf": [
-            {"type": "integer", "minimum": 1},
-            {"type": "array", "items": seed, "minItems": 1, "uniqueItems": True},
-        ],
+    seed = {"type": "integer", "minimum": 0, "exclusiveMaximum": CONFIRM_SEEDS_FROM}
+    count = {"type": "integer", "minimum": 1}
+    listed = {"type": "array", "items": seed, "minItems": 1, "uniqueItems": True}
+    racing = {
+        "type": "object",
+        "properties": {"start": count, "full": {"anyOf": [count, listed]}},
+        "required": ["start", "full"],
+        "additionalProperties": False,
     }
+    return {"description": described["description"], "anyOf": [count, listed, racing]}
 
 
 def _dimension() -> Schema:

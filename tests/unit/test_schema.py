@@ -76,7 +76,8 @@ def test_what_is_right_is_accepted(text: str) -> None:
         "space: {modulus: {grid: [5], choice: [5]}}",
         "space: {modulus: {uniform: [5]}}",
         "sample: 3",
-        "confirm: {top: 2}",
+        "confirm: {best: 2}",
+        "seeds: {start: 2}",
         "scheduler: {name: ahsa}",
     ],
 )

@@ -119,7 +119,8 @@ def test_the_directory_is_below_the_storage_root(write: Any, monkeypatch: pytest
 BAD = {
     "unknown key": (with_line(7, "seeds: 2\nsample: 3"), 8, "sample", "unknown key", "'samples'"),
     "unknown key of a section": (with_line(8, "budget: {step: 100}"), 8, "budget.step", "unknown key", "'steps'"),
-    "no confirm yet": (with_line(7, "seeds: 2\nconfirm: {top: 2}"), 8, "confirm", "unknown key", "there are study"),
+    "confirm without a number": (with_line(7, "seeds: 2\nconfirm: {top: 0}"), 8, "confirm.top", "above 0", ""),
+    "fresh seeds are a number": (with_line(7, "seeds: 2\nconfirm: {seeds: [1]}"), 8, "confirm.seeds", "whole", ""),
     "unknown key in base": (with_line(4, "  modulos: 31"), 4, "base.modulos", "unknown key", "'modulus'"),
     "unknown key deep in base": (with_line(4, "  model: {layer: 1}"), 4, "base.model.layer", "unknown key", "'layers'"),
     "abbreviated key": (with_line(4, "  optimizer.lr: 1"), 4, "base.optimizer.lr", "unknown key", "'learning_rate'"),
@@ -353,7 +354,12 @@ BAD = {
     "name of a folder": (with_line(1, "study: a/b"), 1, "study", "the name is also a folder's", ""),
     "seed twice": (with_line(7, "seeds: [1, 2, 1]"), 7, "seeds", "seed 1 stands twice", ""),
     "no seeds": (with_line(7, "seeds: 0"), 7, "seeds", "at least one seed", ""),
-    "negative seed": (with_line(7, "seeds: [-1]"), 7, "seeds", "between 0 and 4294967295", ""),
+    "negative seed": (with_line(7, "seeds: [-1]"), 7, "seeds", "between 0 and 999999999", ""),
+    "seed of confirm": (with_line(7, "seeds: [1000000000]"), 7, "seeds", "belong to phase confirm", ""),
+    "racing from more": (with_line(7, "seeds: {start: 3, full: 2}"), 7, "seeds", "between 1 and all 2 seeds", ""),
+    "half a race": (with_line(7, "seeds: {start: 3}"), 7, "seeds", "{start: 2, full: 8}", ""),
+    "racing without rungs": (with_line(7, "seeds: {start: 1, full: 2}"), 7, "seeds", "has no rungs", "asha"),
+
     "key twice": (with_line(7, "seeds: 2\nseeds: 3"), 8, "seeds", "first in line 7", "keep one"),
     "optuna and a grid": (
         with_line(7, "seeds: 2\nsearcher: {name: optuna}").replace("[gpt, lstm]", "[gpt]"),
