@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rung.results.statistics import (
+    DifferenceInterval,
     MeanInterval,
     Spread,
     aggregate,
@@ -16,6 +17,7 @@ from rung.results.statistics import (
     first_step_reaching,
     mean_interval,
     spread,
+    welch_interval,
     wilson_interval,
 )
 
@@ -160,3 +162,33 @@ def test_the_best_value_is_the_hardest_threshold_that_is_reached(values: list[fl
     harder = np.nextafter(value, math.inf if mode == "max" else -math.inf)
     assert first_step_reaching(steps, values, value, mode) == step  # type: ignore[arg-type]
     assert first_step_reaching(steps, values, harder, mode) is None  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------- independent samples
+
+
+@pytest.mark.parametrize(("n", "m", "spread_of_b"), [(2, 2, 1.0), (3, 16, 3.0), (16, 3, 0.01), (8, 5, 1.0)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_independent_means_is_scipys(n: int, m: int, spread_of_b: float, confidence: float) -> None:
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(1.0, 1.0, n), generator.normal(0.0, spread_of_b, m)
+    expected = scipy.stats.ttest_ind(a, b, equal_var=False)
+    found = welch_interval(a, b, confidence)
+    assert found.degrees == pytest.approx(expected.df, rel=1e-10)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(confidence)), rel=1e-10)
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert found.n == (n, m)
+
+
+def test_independent_means_without_spread_or_values() -> None:
+    assert welch_interval([1.0, 1.0], [3.0, 3.0, 3.0]) == DifferenceInterval((2, 3), -2.0, -2.0, -2.0, 3.0)
+    assert welch_interval([1.0], [3.0, 4.0]) == DifferenceInterval((1, 2), -2.5, None, None, None)
+    assert welch_interval([None, NAN], [3.0, 4.0]) == DifferenceInterval((0, 2), None, None, None, None)
+    one_sided = welch_interval([1.0, 1.0], [1.0, 2.0, None])
+    assert one_sided.degrees == 1.0
+    assert one_sided.n == (2, 2)
+
+
+def test_tiny_spreads_do_not_underflow() -> None:
+    found, larger = (welch_interval(np.array([1.0, 2.0]) * s, np.array([4.0, 2.0, 5.0]) * s) for s in (1e-150, 1.0))
+    assert found.degrees == pytest.approx(larger.degrees)

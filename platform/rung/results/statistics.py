@@ -30,6 +30,23 @@ class MeanInterval:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferenceInterval:
+    """The difference of two means with its confidence interval.
+
+    No difference while a side has no value; no interval while a side has only one.
+    """
+
+    n: tuple[int, int]
+    """Values on either side."""
+    mean: float | None
+    """Mean of the first minus mean of the second."""
+    low: float | None
+    high: float | None
+    degrees: float | None
+    """Degrees of freedom of the t distribution that the interval is of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """A mean over `n` values with their sample standard deviation (n - 1), which takes two values."""
 
@@ -44,7 +61,7 @@ def mean_interval(values: Values, confidence: float = 0.95) -> MeanInterval:
     Right on average for normal values at any n >= 2; percentile bootstrap covers 75 % instead of 95 % at n = 3.
     """
     _check_confidence(confidence)
-    known = _known(values)
+    known = known_values(values)
     center = spread(known)
     if center.mean is None or center.std is None:
         return MeanInterval(center.n, center.mean, None, None)
@@ -54,9 +71,35 @@ def mean_interval(values: Values, confidence: float = 0.95) -> MeanInterval:
     return MeanInterval(center.n, center.mean, center.mean - half, center.mean + half)
 
 
+def welch_interval(first: Values, second: Values, confidence: float = 0.95) -> DifferenceInterval:
+    """The difference of the means of two independent samples, whose spreads may differ, with its t interval.
+
+    mean(a) - mean(b) +- t(nu, (1 + confidence) / 2) sqrt(v_a + v_b), v = s^2 / n, with the degrees of freedom
+    nu = (v_a + v_b)^2 / (v_a^2 / (n_a - 1) + v_b^2 / (n_b - 1)) of Welch (1947, doi 10.1093/biomet/34.1-2.28) and
+    Satterthwaite (1946, doi 10.2307/3002019). For runs that share seeds there is `significance.paired_interval`.
+    """
+    _check_confidence(confidence)
+    a, b = spread(first), spread(second)
+    if a.mean is None or b.mean is None:
+        return DifferenceInterval((a.n, b.n), None, None, None, None)
+    difference = a.mean - b.mean
+    if a.std is None or b.std is None:
+        return DifferenceInterval((a.n, b.n), difference, None, None, None)
+    shares = np.array([a.std**2 / a.n, b.std**2 / b.n])
+    total = float(shares.sum())
+    if total == 0:  # no spread on either side: the quotient below would be 0 / 0
+        return DifferenceInterval((a.n, b.n), difference, difference, difference, float(a.n + b.n - 2))
+    from scipy.special import stdtrit
+
+    # Shares of the whole, whose squares cannot underflow together.
+    degrees = float(1 / ((shares / total) ** 2 / np.array([a.n - 1, b.n - 1])).sum())
+    half = float(stdtrit(degrees, (1 + confidence) / 2)) * math.sqrt(total)
+    return DifferenceInterval((a.n, b.n), difference, difference - half, difference + half, degrees)
+
+
 def spread(values: Values) -> Spread:
     """The mean and the sample standard deviation."""
-    known = _known(values)
+    known = known_values(values)
     if not len(known):
         return Spread(0, None, None)
     return Spread(len(known), float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else None)
@@ -86,7 +129,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 def aggregate(values: Values, rule: AcrossSeeds, mode: Mode) -> float | None:
     """One number for a configuration from those of its runs; None if none of them has one."""
-    known = _known(values)
+    known = known_values(values)
     if not len(known):
         return None
     match rule:
@@ -122,7 +165,7 @@ def first_step_reaching(
     return int(series[np.argmax(reached), 0]) if reached.any() else None
 
 
-def _known(values: Values) -> npt.NDArray[np.float64]:
+def known_values(values: Values) -> npt.NDArray[np.float64]:
     """The values that are there, as doubles."""
     array = np.asarray(values, dtype=np.float64)  # None becomes NaN
     return array[~np.isnan(array)]

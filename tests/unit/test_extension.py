@@ -1,0 +1,193 @@
+"""Studies that have begun: what may be added to them, that it is what a larger study would be, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rung.errors import RungError, StorageError
+from rung.extension import begun_study, extended
+from rung.plan import Plan, make_plan
+from rung.results.query import load
+from rung.results.views import dicts
+from rung.study import load_study
+from tests.launching import launch, reports, runs
+
+STUDY = """\
+study: toy
+trainable: tests.toy:Toy
+base:
+  model.dropout: 0.1
+  evaluation: {every: 5}
+space:
+  optimizer.learning_rate: [1e-3, 1e-2]
+seeds: 2
+budget: {steps: 20}
+metric: {name: validation/loss}
+"""
+ASHA = "scheduler={name: asha, grace: 5, reduction_factor: 2}"
+METRICS = ("validation/loss", "validation/accuracy", "learning_rate", "gradient_norm")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(f"{STUDY}storage: {tmp_path / 'results'}\n")
+    return path
+
+
+def going_on(path: Path, *overrides: str) -> tuple[Plan, list[str]]:
+    study = load_study(path, overrides)
+    begun = begun_study(study.directory)
+    assert begun is not None
+    return extended(make_plan(study), begun)
+
+
+PLAIN = "base.model.dropout=0"
+WIDER = "space.optimizer.learning_rate=[1e-3, 1e-2, 1e-1]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "additions"),
+    [
+        (["seeds=4"], ["seeds: 2 become 4"]),
+        ([WIDER], ["1 configurations beside the 2 that are there"]),
+        (["budget.steps=40"], ["budget: 20 become 40 steps"]),
+        (
+            ["seeds=[1, 0, 7]", WIDER, "budget.steps=40"],
+            [
+                "1 configurations beside the 2 that are there",
+                "seeds: 2 become 3",
+                "budget: 20 become 40 steps",
+            ],
+        ),
+    ],
+)
+def test_a_study_that_is_extended_becomes_the_larger_one(path: Path, overrides: list[str], additions: list[str]) -> None:
+    launch(path)
+    assert going_on(path, *overrides)[1] == additions
+    study = launch(path, *overrides)
+    assert study.notices == tuple(f"goes on with {each}" for each in additions)
+    launch(path, *overrides, "storage=" + str(path.parent / "at-once"))
+    directory, larger = study.directory, path.parent / "at-once" / "toy"
+    assert reports(directory, *METRICS) == reports(larger, *METRICS)
+    ends = ("status", "ended_by", "step", "value", "best", "best_step")
+    assert runs(directory, *ends) == runs(larger, *ends)
+    messages = [row["message"] for row in dicts(load(directory).events.filter("kind = 'extended'"))]
+    assert sorted(messages) == sorted(additions)
+
+
+def test_a_longer_budget_goes_on_from_the_checkpoints_that_are_there(path: Path) -> None:
+    directory = launch(path).directory
+    kept, *_ = sorted((directory / "checkpoints").glob("c*-s0"))
+    for folder in sorted((directory / "checkpoints").glob("c*-s*")):
+        if folder != kept:
+            shutil.rmtree(folder)
+    _, additions = going_on(path, "budget.steps=40")
+    assert additions[1] == "3 runs have no checkpoint any more and train again from the start, to the same numbers"
+    before = {row["reported_at"] for row in dicts(load(directory).metrics) if row["run_id"] == kept.name}
+    launch(path, "budget.steps=40")
+    again = dicts(load(directory).metrics.filter("step < 20 AND attempt = 2"))
+    assert {row["run_id"] for row in again} == set(runs(directory)) - {kept.name}
+    after = {row["reported_at"] for row in dicts(load(directory).metrics) if row["run_id"] == kept.name}
+    assert before < after  # nothing of it was trained twice
+
+
+def test_who_was_stopped_stays_stopped_with_the_seeds_it_had(path: Path) -> None:
+    rates = "space.optimizer.learning_rate=[1e-4, 1e-3, 1e-2, 1e-1]"
+    directory = launch(path, ASHA, rates).directory
+    stopped = {row["config_id"] for row in dicts(load(directory).decisions.filter("decision = 'stop'"))}
+    assert stopped
+    launch(path, ASHA, rates, "seeds=3", "budget.steps=80")
+    for row in dicts(load(directory).runs):
+        assert (row["status"], row["seed"]) in {("stopped", 0), ("stopped", 1)} or row["config_id"] not in stopped
+    first = dicts(load(directory).decisions.filter("attempt = 1").order('"order"'))
+    assert [row["order"] for row in first] == list(range(len(first)))
+
+
+def test_rungs_stand_and_new_ones_lie_above_the_old_budget(path: Path) -> None:
+    grace = "scheduler={name: asha, reduction_factor: 2}"
+    assert launch(path, grace).plan.rungs == (5, 10, 20)
+    plan, _ = going_on(path, grace, "budget.steps=200")
+    assert plan.rungs == (5, 10, 40, 80, 200)
+    racing = launch(path, grace, "study=racing", "seeds={start: 2, full: 8}")
+    assert racing.plan.seed_counts == (2, 4, 8)
+    plan, _ = going_on(path, grace, "study=racing", "seeds={start: 2, full: 8}", "budget.steps=200")
+    assert plan.seed_counts == (2, 4, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["resources.concurrent=1"],
+        ["checkpoints.keep=all"],
+        ["failures.retries=0"],
+        ["confirm={top: 1, seeds: 4}"],
+        ["base.batch_size=8"],  # the default
+        ["base.model.width=4.0"],
+        ["space.optimizer={learning_rate: {grid: [1e-3, 1e-2]}}"],
+        ["metric.mode=min"],
+        ["seeds=[0, 1]"],
+    ],
+)
+def test_the_same_study_written_otherwise_has_nothing_new(path: Path, overrides: list[str]) -> None:
+    launch(path)
+    assert going_on(path, *overrides)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("base.batch_size=4", r"base\.batch_size: 8 there, 4 now \(2 of the 2 configurations there would not be planned\)"),
+        ("seeds=[0, 2]", r"seeds: \[0, 1\] there, \[0, 2\] now \(its runs with seed 1 are there\)"),
+        ("space.optimizer.learning_rate=[1e-3]", r"learning_rate.grid: .* \(1 of the 2 configurations"),
+        ("budget.steps=10", r"budget\.amount: 20 there, 10 now \(runs have been trained beyond it\)"),
+        ("budget={tokens: 20}", r"budget\.unit: 'steps' there, 'tokens' now"),
+        ("metric.select=best", "metric.select: 'last' there, 'best' now"),
+        ("scheduler.name=asha", "scheduler.name: 'fifo' there, 'asha' now"),
+        ("replication=packed", "replication: 'serial' there, 'packed' now"),
+    ],
+)
+def test_what_would_give_rows_another_meaning_is_refused(path: Path, override: str, complaint: str) -> None:
+    launch(path, PLAIN)
+    before = sorted(each.read_bytes() for each in path.parent.rglob("*.json"))
+    with pytest.raises(RungError, match=complaint) as caught:
+        launch(path, PLAIN, override)
+    assert "Give this one another name (study: ...)" in str(caught.value)
+    assert sorted(each.read_bytes() for each in path.parent.rglob("*.json")) == before
+
+
+def test_other_rungs_and_another_start_of_the_race_are_refused(path: Path) -> None:
+    racing = "seeds={start: 1, full: 2}"
+    launch(path, ASHA, racing)
+    for change, why in (("scheduler.grace=10", "the rungs stand"), ("seeds=2", "decided with so many seeds")):
+        with pytest.raises(RungError, match=re.escape(why)):
+            going_on(path, ASHA, racing, change)
+
+
+def test_a_schedule_over_the_whole_budget_cannot_be_made_longer(path: Path) -> None:
+    cosine = "base.schedule.kind=cosine"
+    launch(path, cosine)
+    with pytest.raises(RungError, match=r"budget.amount: 20 there, 40 now \(the cosine schedule has no length"):
+        going_on(path, cosine, "budget.steps=40")
+    launch(path, cosine, "base.schedule.length=20", "study=fixed")
+    assert going_on(path, cosine, "base.schedule.length=20", "study=fixed", "budget.steps=40")[1]
+
+
+def test_a_study_json_that_cannot_be_read_is_named(path: Path) -> None:
+    directory = launch(path).directory
+    (directory / "study.json").write_text("{")
+    with pytest.raises(StorageError, match=r"cannot read .*study\.json.*put a copy of it there"):
+        launch(path)
+
+
+def test_a_value_that_moves_from_base_into_space_makes_a_wider_space(path: Path) -> None:
+    directory = launch(path).directory
+    launch(path, "space.model.dropout=[0.1, 0.2]")
+    rows: list[dict[str, Any]] = dicts(load(directory).configurations)
+    assert len(rows) == 4
+    assert all("dropout=" in row["label"] for row in rows)  # labels are those of the wider space
