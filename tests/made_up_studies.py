@@ -14,6 +14,8 @@ from typing import Any
 from rung.results.store import TableWriter
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
+FRESH = 1_000_000_000
+"""The first of the fresh seeds."""
 SECONDS_PER_STEP = 0.02
 TOKENS_PER_STEP = 960
 
@@ -41,7 +43,17 @@ class MadeUp:
     label: str = "{}"
     """Where the text of the swept values goes."""
     confirmed: Sequence[int] = ()
-    """Configurations with as many more runs in phase confirm."""
+    """Configurations with runs in phase confirm."""
+    fresh: int | None = None
+    """Fresh seeds in phase confirm, as study.json is to say; None: as many as seeds, and it says nothing of them."""
+    confirm_ended: Mapping[tuple[int, int], tuple[str, int, str]] = field(default_factory=dict)
+    """As `ended`, for the fresh seeds, counted from 0."""
+    values: Mapping[tuple[int, str], Sequence[float]] = field(default_factory=dict)
+    """(Configuration, phase) to what its runs reach in the end, where the curves are to lead there and not to 1."""
+
+    @property
+    def fresh_seeds(self) -> list[int]:
+        return [FRESH + number for number in range(self.seeds if self.fresh is None else self.fresh)]
 
     @property
     def count(self) -> int:
@@ -69,10 +81,11 @@ def write_study(directory: Path, made_up: MadeUp) -> Path:
             configurations.add(_configuration_row(name, made_up, index))
     with TableWriter(directory, "runs", "driver") as runs, TableWriter(directory, "metrics", "all") as metrics:
         for index in range(made_up.count):
-            phases = ["search", "confirm"] if index in made_up.confirmed else ["search"]
-            for phase in phases:
-                for seed in range(made_up.seeds):
-                    _write_run(runs, metrics, name, made_up, index, seed, phase)
+            seeds = [(seed, "search") for seed in range(made_up.seeds)]
+            if index in made_up.confirmed:
+                seeds += [(seed, "confirm") for seed in made_up.fresh_seeds]
+            for seed, phase in seeds:
+                _write_run(runs, metrics, name, made_up, index, seed, phase)
     _write_decisions(directory, name, made_up)
     return directory
 
@@ -92,6 +105,7 @@ def _description(name: str, made_up: MadeUp) -> dict[str, Any]:
         "base": {},
         "space": {path: {"grid": list(dict.fromkeys(values))} for path, values in made_up.swept.items()},
         "resources": {"cpus": 1, "gpus": 0, "workers": 1},
+        "confirm": None if made_up.fresh is None else {"top": len(made_up.confirmed), "seeds": made_up.fresh_seeds},
         **made_up.study,
     }
 
@@ -113,20 +127,22 @@ def _configuration_row(name: str, made_up: MadeUp, index: int) -> dict[str, obje
 def _write_run(
     runs: TableWriter, metrics: TableWriter, name: str, made_up: MadeUp, index: int, seed: int, phase: str
 ) -> None:
-    status, last, text = made_up.ended.get((index, seed), ("completed", made_up.steps[-1], ""))
-    if index in made_up.stopped:
+    ended = made_up.ended if phase == "search" else made_up.confirm_ended
+    status, last, text = ended.get((index, seed % FRESH), ("completed", made_up.steps[-1], ""))
+    if phase == "search" and index in made_up.stopped:
         status, last = "stopped", made_up.stopped[index]
+    levels = made_up.values.get((index, phase))
+    level = levels[seed % FRESH] if levels else 1.0
     config_id = made_up.config_id(index)
     suffix = "-confirm" if phase == "confirm" else ""
-    number = seed + (100 if phase == "confirm" else 0)
-    about = {"study": name, "config_id": config_id, "run_id": f"{config_id}-s{number}{suffix}"}
-    about |= {"seed": number, "phase": phase}
+    about = {"study": name, "config_id": config_id, "run_id": f"{config_id}-s{seed}{suffix}"}
+    about |= {"seed": seed, "phase": phase}
     steps = [step for step in made_up.steps if step <= last]
     for step in steps:
-        values = _metrics(made_up, index, number, step)
+        values = _metrics(made_up, index, seed, step, level)
         metrics.add({**about, **_progress(step), "reported_at": _time(index, step), **values})
     reached = steps[-1] if steps else 0
-    value = _metrics(made_up, index, number, reached)[made_up.metric.get("name", "validation/accuracy")]
+    value = _metrics(made_up, index, seed, reached, level)[made_up.metric.get("name", "validation/accuracy")]
     runs.add(
         {
             **about,
@@ -152,7 +168,9 @@ def _write_run(
 _ENDED_BY = {"completed": "budget", "stopped": "scheduler", "diverged": "divergence", "failed": "error"}
 
 
-def _metrics(made_up: MadeUp, index: int, seed: int, step: int) -> dict[str, float]:
+def _metrics(made_up: MadeUp, index: int, seed: int, step: int, level: float) -> dict[str, float]:
+    """What a run reports. Accuracies go to `level`."""
+    seed = seed if seed < FRESH else seed - FRESH + 100
     last = made_up.steps[-1]
     wiggle = math.sin(12.9898 * index + 78.233 * seed)
     learns, groks = 0.02 * last, last * (0.25 + 0.6 * index / made_up.count + 0.06 * wiggle)
@@ -163,7 +181,8 @@ def _metrics(made_up: MadeUp, index: int, seed: int, step: int) -> dict[str, flo
         for split, when, width in (("train", learns, 0.2 * learns), ("validation", groks, 0.04 * last)):
             learnt = 1 / (1 + math.exp(-max(-60, min(60, (step - when - depth * width) / width))))
             values[f"{split}/{middle}loss"] = 3.5 * (1 - learnt) * (1 + noise) + 3e-4 * (1 + index)
-            values[f"{split}/{middle}accuracy"] = min(1.0, max(0.0, 0.04 + 0.96 * learnt + noise * (1 - learnt)))
+            accuracy = 0.04 + (level - 0.04) * learnt + noise * (1 - learnt)
+            values[f"{split}/{middle}accuracy"] = min(1.0, max(0.0, accuracy))
     return values | {"parameter_norm": 20 + 40 * math.exp(-step / last * (1 + index / made_up.count)) + wiggle}
 
 

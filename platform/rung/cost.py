@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,11 @@ class Cost:
     row_bytes: float
     """Their size."""
     checkpoint_bytes: int
-    """All runs' checkpoints, while the study runs."""
+    """All runs' checkpoints, while the study runs, phase confirm included."""
     kept_bytes: int
     """Those that stay."""
+    kept_by_choice: Mapping[str, int]
+    """Those that would stay with each choice of `checkpoints.keep`."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +72,39 @@ def estimate(plan: Plan) -> Cost:
     study = plan.study
     kind = find_trainable(study.trainable)
     seeds, examples = len(study.seeds), plan.examples
-    scale = seeds * plan.count / max(1, len(examples))
+    mean = 1 / max(1, len(examples))
     workloads = [kind.workload(example.config) for example in examples]
     by_level = [
         [_run_cost(example, workload, plan.unit, level) for example, workload in zip(examples, workloads, strict=True)]
         for level in plan.rungs
     ]
-    shares = [rung.configurations / max(1, plan.count) for rung in plan.climb]
-    seconds = scale * _climbed(by_level, shares, "seconds")
+    confirm = study.confirm
+    fresh = min(confirm.top, plan.count) * confirm.seeds if confirm else 0
+
+    def expected(what: str) -> float:
+        return mean * (_climbed(plan, by_level, what) + fresh * _total(by_level[-1], what))
+
+    seconds, rows = expected("seconds"), expected("evaluations")
     concurrent = _concurrent(plan)
     longest = seeds * max((cost.seconds for cost in by_level[-1]), default=0.0)
-    rows = scale * _climbed(by_level, shares, "evaluations")
     runs_bytes = [
         seeds * checkpoint_bytes(example.config) * workload.parameters
         for example, workload in zip(examples, workloads, strict=True)
     ]
-    kept = {"none": 0, "best": max(runs_bytes, default=0), "all": round(sum(runs_bytes) * scale / seeds)}
+    kept = kept_bytes(plan, runs_bytes)
     is_timed, on_gpu = plan.unit == "wall_clock", study.resources.gpus > 0
     return Cost(
-        most_steps=None if is_timed else round(scale * sum(cost.steps for cost in by_level[-1])),
-        expected_steps=None if is_timed else scale * _climbed(by_level, shares, "steps"),
-        expected_flops=None if is_timed else scale * _climbed(by_level, shares, "flops"),
+        most_steps=None if is_timed else round(mean * (plan.count * seeds + fresh) * _total(by_level[-1], "steps")),
+        expected_steps=None if is_timed else expected("steps"),
+        expected_flops=None if is_timed else expected("flops"),
         core_hours=None if on_gpu and not is_timed else seconds * study.resources.cpus / 3600,
         wall_seconds=None if on_gpu and not is_timed else max(seconds / concurrent, longest),
         concurrent=concurrent,
         rows=rows,
         row_bytes=rows * _bytes_per_row(kind, examples),
         checkpoint_bytes=kept["all"],
-        kept_bytes=kept[study.checkpoints.keep],
+        kept_bytes=kept[str(study.checkpoints.keep)],
+        kept_by_choice=kept,
     )
 
 
@@ -117,6 +125,35 @@ def checkpoint_bytes(config: TrainableConfig) -> int:
     grokfast = config.optimizer.grokfast
     remembered = {"none": 0, "ema": 1, "ma": grokfast.window + 1}[grokfast.kind]
     return BYTES * (3 + remembered)
+
+
+def kept_bytes(plan: Plan, runs_bytes: Sequence[float]) -> dict[str, int]:
+    """Bytes of checkpoints that stay with each choice of `checkpoints.keep`: its words, and its number if it is one.
+
+    Args:
+        plan: the plan.
+        runs_bytes: of each of its examples, the checkpoints of all runs of its search.
+    """
+    confirm, seeds = plan.study.confirm, len(plan.study.seeds)
+    largest = max(runs_bytes, default=0)
+    fresh = largest / seeds * confirm.seeds if confirm else 0  # of one configuration
+    confirmed = min(confirm.top, plan.count) if confirm else 0
+    mean = sum(runs_bytes) / max(1, len(runs_bytes))
+    # The seeds that race begin later, or never: who is stopped at a rung has those of that rung.
+    climbed = [*(rung.configurations for rung in plan.climb), 0.0]
+    ended = [here - above for here, above in itertools.pairwise(climbed)]
+    runs = sum(count * plan.seeds_at(level) for count, level in zip(ended, plan.rungs, strict=True))
+
+    def best(count: int) -> int:
+        return round(min(count, plan.count) * largest + min(count, confirmed) * fresh)
+
+    kept = {"none": 0, "best": best(1)}
+    keep = plan.study.checkpoints.keep
+    if isinstance(keep, int):
+        kept[str(keep)] = best(keep)
+    kept["completed"] = round(climbed[-2] * mean + confirmed * fresh)
+    kept["all"] = round(runs / seeds * mean + confirmed * fresh)
+    return kept
 
 
 def steps_at(unit: Unit, level: int, workload: Workload) -> int:
@@ -145,11 +182,16 @@ def _run_cost(example: PlannedConfiguration, workload: Workload, unit: Unit, lev
     return RunCost(steps, count, flops, (steps + count) * ASSUMED_OVERHEAD + flops / ASSUMED_RATE)
 
 
-def _climbed(by_level: Sequence[Sequence[RunCost]], shares: Sequence[float], what: str) -> float:
-    """Sum over configurations of a cost, each part between two rungs weighted by the share that trains through it."""
-    totals = [float(sum(getattr(cost, what) for cost in costs)) for costs in by_level]
+def _climbed(plan: Plan, by_level: Sequence[Sequence[RunCost]], what: str) -> float:
+    """A cost of phase search: each part between two rungs counts as often as configurations train through it. Where
+    seeds race, those that join at a rung train up to it from the beginning."""
+    totals = [count * _total(costs, what) for count, costs in zip(plan.seed_counts, by_level, strict=True)]
     parts = [total - before for total, before in zip(totals, [0.0, *totals], strict=False)]
-    return math.fsum(part * share for part, share in zip(parts, shares, strict=True))
+    return math.fsum(part * rung.configurations for part, rung in zip(parts, plan.climb, strict=True))
+
+
+def _total(costs: Sequence[RunCost], what: str) -> float:
+    return float(sum(getattr(cost, what) for cost in costs))
 
 
 def _concurrent(plan: Plan) -> int:

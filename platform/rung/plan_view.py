@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, Cost
+from rung.extension import BegunStudy
 from rung.plan import Plan
+from rung.results.text import quantity
 
 _UNITS = {"wall_clock": "seconds"}
 
@@ -20,9 +24,24 @@ def render(plan: Plan, *, list_configurations: bool = False) -> RenderableType:
     if study.dimensions:
         parts += [Text(), _dimensions(plan)]
     parts += [Text(), _rungs(plan), Text(), _cost(plan)]
+    if plan.warnings:
+        parts += [Text(), warnings_text(plan)]
     if list_configurations:
         parts += [Text(), _configurations(plan)]
     return Group(*parts)
+
+
+def warnings_text(plan: Plan) -> Text:
+    """The plan's warnings, one a line; empty without any."""
+    return Text("\n").join(Text.assemble(("warning: ", "yellow"), f"{sentence}.") for sentence in plan.warnings)
+
+
+def render_begun(begun: BegunStudy, additions: Sequence[str], objection: str) -> Text:
+    """What `rung plan` says of a study that has begun: how it would go on, or why it cannot."""
+    if objection:
+        return Text.assemble("\n", ("cannot go on: ", "yellow"), objection)
+    lines = [f"has begun in {begun.directory}: goes on where it is", *(f"  with {each}" for each in additions)]
+    return Text("\n" + "\n".join(lines))
 
 
 def _judged(plan: Plan) -> str:
@@ -40,10 +59,14 @@ def _dimensions(plan: Plan) -> Table:
 
 def _rungs(plan: Plan) -> Table:
     unit = _UNITS.get(plan.unit, plan.unit)
-    table = _table(f"rung ({unit})", "configurations expected", "runs", title=f"scheduler {plan.study.scheduler.name}")
-    for rung in plan.climb:
-        runs = rung.configurations * len(plan.study.seeds)
-        table.add_row(f"{rung.level:,}", _rough(rung.configurations), _rough(runs))
+    choice = plan.study.scheduler
+    is_careful = choice.confidence is not None and choice.name != "fifo"
+    expected = "configurations, at least" if is_careful else "configurations expected"
+    title = f"scheduler {choice.name}" + (f", confidence {choice.confidence:g}" if is_careful else "")
+    table = _table(f"rung ({unit})", expected, "seeds each", "runs", title=title)
+    for rung, seeds in zip(plan.climb, plan.seed_counts, strict=True):
+        cells = (f"{rung.level:,}", _rough(rung.configurations), f"{seeds}", _rough(rung.configurations * seeds))
+        table.add_row(*cells)
     return table
 
 
@@ -71,8 +94,11 @@ def _cost_lines(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
             assumed = f"{ASSUMED_RATE / 1e9:g} GFLOP/s a core and {ASSUMED_OVERHEAD * 1e3:g} ms beside it a step"
             lines.append(("", f"assuming {assumed}; expect a factor of 2 either way"))
     lines.append(("rows", f"{cost.rows:,.0f} in `metrics`, {quantity(cost.row_bytes)}B"))
-    kept = f"{quantity(cost.kept_bytes)}B of them kept ({plan.study.checkpoints.keep})"
+    keep = plan.study.checkpoints.keep
+    kept = f"{quantity(cost.kept_bytes)}B of them kept ({f'best {keep}' if isinstance(keep, int) else keep})"
     lines.append(("checkpoints", f"{quantity(cost.checkpoint_bytes)}B while it runs, {kept}"))
+    choices = ", ".join(f"{choice} {quantity(size)}B" for choice, size in cost.kept_by_choice.items())
+    lines.append(("", f"kept: {choices}"))
     return lines
 
 
@@ -100,15 +126,6 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 def _rough(number: float) -> str:
     return f"{number:,.0f}" if abs(number - round(number)) < 0.05 else f"{number:,.1f}"
-
-
-def quantity(number: float) -> str:
-    """A number with a prefix: `1.5 k`, `23 M`."""
-    for prefix in ("", "k", "M", "G", "T", "P"):
-        if number < 1000:
-            return f"{number:.3g} {prefix}"
-        number /= 1000
-    return f"{number:,.0f} E"
 
 
 def duration(seconds: float) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from rung.results.retention import Keep, KeepWord
 from rung.seeds import CONFIRM_SEEDS_FROM, Seeds
 from rung.settings import StrictModel, TrainableConfig
 from rung.space import Dimension
@@ -113,6 +115,10 @@ class SchedulerChoice(StrictModel):
     """One configuration in so many goes on from a rung; rungs are this factor apart."""
     minimum: int = Field(default=1, gt=0)
     """`asha` only: configurations that must have reached a rung before one is stopped there."""
+    confidence: float | None = Field(default=None, gt=0, lt=1)
+    """Nobody is stopped whose Student-t interval over its seeds, at this confidence (0.8), reaches the threshold.
+    Safer, and dearer than planned, the more so the fewer the seeds. Empty: values alone decide. For `across_seeds:
+    mean`; `fifo` ignores it."""
 
 
 class SearcherChoice(StrictModel):
@@ -130,7 +136,8 @@ class Confirmation(StrictModel):
     The best of many is best by luck, too; only these values say how good it is."""
 
     top: int = Field(default=1, gt=0)
-    """How many configurations, the best of the search that came to their end."""
+    """How many configurations: the best of those that came to the end of the search; if they are fewer, also those that
+    were stopped last."""
     seeds: int = Field(default=8, gt=0)
     """How many fresh seeds each: 1,000,000,000 and those that follow."""
 
@@ -160,8 +167,20 @@ class CheckpointPolicy(StrictModel):
     seconds: float = Field(default=30.0, ge=0)
     """Seconds of training that an interruption may cost the run that is being trained, and once more the other runs of
     its configuration together. A run is saved when so much has come together, and at its end."""
-    keep: Literal["none", "best", "all"] = "best"
-    """Which finished configurations keep their last checkpoint."""
+    keep: Keep = "best"
+    """Which configurations keep their last checkpoints when the study is over. `best`: the first of the table that
+    `rung results` shows, by fresh seeds where it is confirmed. A number: so many of the best. `completed`: all but
+    those that the scheduler stopped. `all`: those, too. `none`: no one. What a study needs to go on always stays."""
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _word_or_count(cls, keep: Any) -> Any:
+        words = get_args(KeepWord)
+        if keep in words or (isinstance(keep, int) and not isinstance(keep, bool) and keep >= 1):
+            return keep
+        close = get_close_matches(str(keep), words, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"expected {', '.join(words)} or how many of the best (at least 1), got {keep!r}{hint}")
 
 
 class FailurePolicy(StrictModel):
@@ -297,30 +316,3 @@ def worst_value(study: Study, config: TrainableConfig) -> float | None:
     """The worst value that the study's metric can take, if it has one: what a diverged run counts as."""
     metric = find_trainable(study.trainable).metrics(config).get(study.metric.name)
     return metric.worst if metric is not None else None
-
-
-_NOT_COMPARED = ("storage", "resources", "checkpoints", "failures", "swept", "rungs")
-"""What changes no result, and what follows from the other keys."""
-
-Difference = tuple[str, Any, Any]
-"""Dotted path, old value, new value; None where there is none."""
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
-    """How two resolved studies (`study_json`) differ in what could change a result.
-
-    Where results are stored, on which resources, with which checkpoints and retries makes no difference.
-    """
-    kept = [{key: value for key, value in side.items() if key not in _NOT_COMPARED} for side in (old, new)]
-    return _differences(kept[0], kept[1], "")
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[Difference]:
-    found: list[Difference] = []
-    for key in dict.fromkeys([*old, *new]):
-        before, after, path = old.get(key), new.get(key), f"{prefix}{key}"
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += _differences(before, after, f"{path}.")
-        elif before != after:
-            found.append((path, before, after))
-    return found

@@ -243,6 +243,40 @@ def test_what_is_kept_of_checkpoints(keep: str, kept: int) -> None:
     assert found.checkpoint_bytes == 2 * 12 * 6000
 
 
+LAYERS = {"model.layers": [1, 2, 3]}
+RUN = 12 * 1000
+"""Bytes of a run's checkpoint for each layer."""
+
+
+def test_what_would_stay_with_each_choice_is_shown() -> None:
+    found = plan(space=LAYERS, checkpoints={"keep": 2}, scheduler={"name": "synchronous_halving", "grace": 100})
+    by_choice = found.cost.kept_by_choice
+    expected = found.climb[-1].configurations * 2 * 2 * RUN  # of the mean configuration, which has two layers
+    assert by_choice == {"none": 0, "best": 6 * RUN, "2": 12 * RUN, "completed": expected, "all": 12 * RUN}
+    assert found.cost.kept_bytes == 12 * RUN
+    assert "144 kB while it runs, 144 kB of them kept (best 2)" in shown(found)
+    assert "kept: none 0 B, best 72 kB, 2 144 kB, completed" in shown(found)
+
+
+def test_fresh_seeds_take_room_too() -> None:
+    found = plan(space=LAYERS, confirm={"top": 2, "seeds": 5}).cost.kept_by_choice
+    assert found["best"] == (2 + 5) * 3 * RUN
+    assert found["all"] == found["completed"] == 2 * 6 * RUN + 2 * 5 * 3 * RUN
+
+
+def test_seeds_that_never_join_take_no_room() -> None:
+    scheduler = {"name": "synchronous_halving", "grace": 100}
+    found = plan(space=LAYERS, seeds={"start": 2, "full": 8}, scheduler=scheduler)
+    levels = [*found.climb, None]
+    runs = sum(
+        (here.configurations - (above.configurations if above else 0)) * found.seeds_at(here.level)
+        for here, above in pairwise(levels)
+        if here is not None
+    )
+    assert 3 * 2 < runs < 3 * 8
+    assert found.cost.checkpoint_bytes == pytest.approx(runs * 2 * RUN, abs=1)
+
+
 # Display.
 
 

@@ -14,11 +14,12 @@ import pytest
 from rung.errors import StorageError
 from rung.results.query import StudyResults, load
 from rung.results.report import render, write_report
-from rung.results.report_facts import plan_in_words, savings, troubles, verdict
+from rung.results.report_facts import plan_in_words, savings, troubles
 from rung.results.report_tables import configuration_table
 from rung.results.rungs import configuration_state, rung_counts
-from rung.results.snapshot import take_snapshot
+from rung.results.snapshot import Snapshot, take_snapshot
 from rung.results.statistics import MeanInterval
+from rung.results.verdict import verdict
 from tests.made_up_studies import SECONDS_PER_STEP, MadeUp, write_study
 from tests.synthetic import PLAN, write_synthetic_study
 
@@ -356,8 +357,10 @@ def test_confirmation_stands_beside_the_search(tmp_path: Path) -> None:
     page = _report(results)
     (row,) = page.tables["table-confirm"][2:]
     (searched, *_), (confirmed,) = results.summary(), results.summary("confirm")
-    assert row.numbers[2] == [searched.mean]
-    assert row.numbers[4] == [confirmed.mean]
+    assert row.numbers[4] == [searched.mean]
+    assert row.numbers[6] == [confirmed.mean]
+    assert [words for _, words in page.headings[1:4]] == ["Overview", "Confirmation", "Learning curves"]
+    assert {"confirm.png", "confirm.svg"} <= {path.name for path in (directory / "report").iterdir()}
     assert "so it is optimistic; on fresh seeds it is" in page.text
 
 
@@ -393,6 +396,10 @@ def test_page_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> None
 # ------------------------------------------------------------------------------------------------ sentences
 
 
+def said(snapshot: Snapshot) -> list[str]:
+    return verdict(snapshot.study, snapshot.search, snapshot.confirmation, live=snapshot.live)
+
+
 def test_plan_that_is_no_product_is_only_counted(tmp_path: Path) -> None:
     space = {"a": {"grid": [1, 2]}, "b": {"loguniform": [1e-4, 1e-2]}}
     made_up = MadeUp({"a": [1, 1, 2], "b": [0.1, 0.2, 0.3]}, seeds=1, study={"space": space, "samples": 2})
@@ -411,7 +418,7 @@ def test_plan_with_samples(tmp_path: Path) -> None:
 def test_a_clear_lead_is_called_one(tmp_path: Path) -> None:
     metric = {"name": "validation/loss", "mode": "min"}
     made_up = MadeUp({"a": ["x", "y"]}, seeds=4, metric=metric, steps=(0, 10_000), rungs=(10_000,))
-    sentences = " ".join(verdict(take_snapshot(load(write_study(tmp_path / "lead", made_up)))))
+    sentences = " ".join(said(take_snapshot(load(write_study(tmp_path / "lead", made_up)))))
     assert "Best: a=x, with validation/loss 0.0003" in sentences
     assert "ahead of the second, a=y, by 0.0003" in sentences
     assert "which these seeds tell from chance" in sentences
@@ -420,7 +427,7 @@ def test_a_clear_lead_is_called_one(tmp_path: Path) -> None:
 def test_equal_configurations_are_not_ahead(tmp_path: Path) -> None:
     snapshot = take_snapshot(load(write_study(tmp_path / "equal", MadeUp({"a": ["x", "y"]}, seeds=3))))
     equal = [replace(e, values=(0.5,) * 3, interval=MeanInterval(3, 0.5, 0.5, 0.5)) for e in snapshot.search]
-    assert any("no better than the second" in text for text in verdict(replace(snapshot, search=equal)))
+    assert any("no better than the second" in text for text in said(replace(snapshot, search=equal)))
 
 
 def test_savings_follow_the_pace_of_the_stopped(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rung.errors import RungError
 from rung.results.export import interval_text, number_text, spread_text
 from rung.results.query import load
-from rung.results.statistics import MeanInterval, Spread, mean_interval
+from rung.results.statistics import MeanInterval, Spread, mean_interval, wilson_interval
 from rung.results.store import TableWriter
 from rung.results.tables import ConfigurationSummary, export, grokking_table, summary, to_frame
 from tests.synthetic import PLAN, write_synthetic_study
@@ -167,6 +167,30 @@ def test_confirmation_is_summarised_by_itself(tmp_path: Path) -> None:
     assert [(e.config_id, e.mean) for e in summary(load(directory))] == [("c1", 0.1), ("c2", 0.3)]
     (entry,) = load(directory).summary(phase="confirm")
     assert (entry.config_id, entry.mean, entry.seeds) == ("c1", 0.5, (8, 9, 10))
+
+
+@pytest.mark.parametrize(
+    ("runs", "seeds_at_start", "n"),
+    [
+        ([{"value": 0.2, "status": "stopped", "step": 10}] * 2, 2, "2/2"),
+        ([{"value": 0.2, "status": "stopped"}] * 3 + [{"status": "diverged"}], 2, "3/4"),
+        ([{"value": 0.2, "status": "stopped"}], None, "1/1"),  # later the study got more seeds
+        ([{"value": 0.2, "status": "running"}] * 2, 2, "2/8"),
+        ([{"value": 0.2}] * 8, 2, "8/8"),
+        ([{"value": 0.2}] * 2, None, "2/8"),
+        ([{"status": "diverged"}] * 2, 2, "0/2"),
+        ([{"status": "diverged"}] * 2, None, "0/8"),
+        ([{"status": "failed"}], 2, "0/2"),
+        ([], 2, "0/8"),
+    ],
+)
+def test_seeds_that_never_join_are_not_missing(
+    tmp_path: Path, runs: list[dict[str, Any]], seeds_at_start: int | None, n: str
+) -> None:
+    directory = write_study(tmp_path, {"c1": runs}, seeds=list(range(8)), seeds_at_start=seeds_at_start)
+    (entry,) = summary(load(directory))
+    assert entry.as_text()["n"] == n
+    assert len(entry.seeds) == entry.planned
 
 
 def test_a_summary_becomes_a_frame(synthetic: Path) -> None:
@@ -371,4 +395,24 @@ def test_the_synthetic_study_is_the_same_for_the_same_seed(tmp_path: Path) -> No
     one, same, other = (write_synthetic_study(tmp_path / str(i), seed=i // 2) for i in range(3))
     curves = [load(directory).metrics.order("run_id, step").fetchall() for directory in (one, same, other)]
     assert curves[0] == curves[1] != curves[2]
-    assert datetime(2026, 1, 5, tzinfo=UTC) < curves[0][0][10] < datetime(2026, 1, 6, tzinfo=UTC)
+    ((first,),) = load(one).metrics.aggregate("min(reported_at)").fetchall()
+    assert datetime(2026, 1, 5, tzinfo=UTC) < first < datetime(2026, 1, 6, tzinfo=UTC)
+
+
+# ------------------------------------------------------------------------------------- success rates
+
+
+def test_runs_that_reached_the_target_are_counted_with_wilsons_interval(tmp_path: Path) -> None:
+    ends = [("completed", "target"), ("completed", "target"), ("completed", "budget"), ("diverged", "divergence")]
+    ends += [("failed", "error"), ("running", None), ("stopped", "scheduler")]
+    runs = {"c1": [{"value": 0.5, "status": status, "ended_by": ended_by} for status, ended_by in ends], "c2": []}
+    budget = {"unit": "steps", "amount": 100, "target": {"metric": "validation/loss", "value": 0.5, "mode": "min"}}
+    first, second = summary(load(write_study(tmp_path / "with", runs, budget=budget)))
+    assert first.success is not None
+    assert (first.success.reached, first.success.n) == (2, 4)
+    assert first.as_row()["reached_target_low"] == wilson_interval(2, 4)[0]
+    assert first.as_text()["reached target"] == "2/4 [0.15, 0.85]"
+    assert second.as_text()["reached target"] == "0/0"
+    without = summary(load(write_study(tmp_path / "without", runs)))[0]
+    assert without.success is None
+    assert not [name for name in (*without.as_row(), *without.as_text()) if "target" in name]

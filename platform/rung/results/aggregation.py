@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rung.results.statistics import aggregate
+from rung.results.statistics import aggregate, mean_interval
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,26 @@ class Aggregation:
 
     def value(self, rows: Iterable[Mapping[str, Any]]) -> float | None:
         """The aggregate of rows of the table `runs`; None (worse than any number) when there is no usable value."""
+        values = self._values(rows)
+        return None if values is None else aggregate(values, self.across_seeds, self.mode)
+
+    def margin(self, rows: Iterable[Mapping[str, Any]], confidence: float | None) -> float | None:
+        """Half the width of the Student-t interval around `value(rows)`, which is a mean.
+
+        None where there is no such interval: fewer than two values, or another rule than the mean; and without a
+        confidence, which is not asked for then.
+        """
+        values = self._values(rows)
+        if confidence is None or values is None or self.across_seeds != "mean":
+            return None
+        interval = mean_interval(values, confidence)
+        if interval.low is None or interval.high is None:
+            return None
+        return (interval.high - interval.low) / 2
+
+    def _values(self, rows: Iterable[Mapping[str, Any]]) -> list[float | None] | None:
+        """One value per run, None for those that are left out; None altogether where the configuration has no usable
+        value."""
         rows = list(rows)
         if 2 * sum(row["status"] == "failed" for row in rows) >= max(1, len(rows)):
             return None
@@ -38,4 +58,4 @@ class Aggregation:
                 return None
             else:
                 values.append(self.worst_value)
-        return aggregate(values, self.across_seeds, self.mode)
+        return values

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from rung.errors import RungError
-from rung.results.statistics import MeanInterval, Spread
+from rung.results.statistics import DifferenceInterval, MeanInterval, Spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def spread_text(spread: Spread) -> str:
     return f"{mean} ± {std}"
 
 
-def interval_text(interval: MeanInterval) -> str:
+def interval_text(interval: MeanInterval | DifferenceInterval) -> str:
     """`mean [low, high]`, to the third digit of half the interval: "0.871 [0.802, 0.940]"."""
     if interval.mean is None:
         return ""

@@ -73,8 +73,8 @@ def prepare_folder(folder: Path, writer: str) -> None:
     try:
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
-            _sync_folder(folder.parent.parent)
+            sync_folder(folder.parent)
+            sync_folder(folder.parent.parent)
         probe.touch()
         probe.unlink()
         for leftover in folder.glob(f".{writer}.*.tmp"):
@@ -98,7 +98,7 @@ def publish(path: Path, write: Callable[[Any], None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         _remove_quietly(temporary)
         raise storage_error("cannot write", path, error) from error
@@ -115,18 +115,18 @@ def remove(part: Part) -> None:
         raise storage_error("cannot remove", part.path, error) from error
 
 
-def storage_error(what: str, path: Path, error: OSError) -> StorageError:
-    """A StorageError that names what was tried, the path and the system's cause."""
-    return StorageError(f"{what} {path}: {error.strerror or error}")
-
-
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make what was created or renamed in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def storage_error(what: str, path: Path, error: OSError) -> StorageError:
+    """A StorageError that names what was tried, the path and the system's cause."""
+    return StorageError(f"{what} {path}: {error.strerror or error}")
 
 
 def _remove_quietly(path: Path) -> None:

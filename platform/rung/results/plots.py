@@ -1,4 +1,4 @@
-"""Figures of a study: learning curves, seeds of each configuration, survival over the rungs, parameter norms.
+"""Figures of a study: confirmation, learning curves, seeds of each configuration, survival over the rungs, norms.
 
     from rung.results.plots import draw, save
     for picture in draw(take_snapshot(rung.load("demo"))):
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rung.results.confirm_figure import confirm_picture
 from rung.results.curve_figures import GROUP_PREFIX, CurveDrawer
 from rung.results.figure_style import Picture, choose_looks, png_bytes, settle, styled, svg_text
 from rung.results.files import replace_file
@@ -31,6 +32,7 @@ def draw(snapshot: Snapshot, *, log_steps: bool | None = None) -> list[Picture]:
     metric = snapshot.study["metric"]["name"]
     with styled():
         pictures = [
+            confirm_picture(snapshot, looks),
             curves.picture("learning_curves", "Learning curves", [metric]),
             curves.picture("loss_and_accuracy", "Loss and accuracy", group_metrics("")),
             *(

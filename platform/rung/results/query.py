@@ -25,6 +25,8 @@ from rung.results.views import Views, open_connection
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+    from rung.results.comparison import Comparison
+    from rung.results.confirmation import Confirmation
     from rung.results.schema import Phase
     from rung.results.tables import ConfigurationSummary, GrokkingRow
 
@@ -99,11 +101,29 @@ class StudyResults:
 
         return summary(self, phase)
 
+    def confirmation(self) -> "Confirmation | None":
+        """Search and fresh seeds side by side; None for a study without phase confirm. See `confirmation.py`."""
+        from rung.results.confirmation import read_confirmation
+
+        return read_confirmation(self.study, self.summary(), self.summary("confirm"))
+
     def grokking(self, thresholds: Sequence[float] = (0.9, 0.95, 0.99)) -> "list[GrokkingRow]":
         """Best values and when they were reached, per configuration; see `tables.grokking_table`."""
         from rung.results.tables import grokking_table
 
         return grokking_table(self, thresholds)
+
+    def compare(self, *configurations: str) -> "list[Comparison]":
+        """The first of the configurations (ids, beginnings of ids, or labels) against each of the others; without any,
+        the best of the study against all others. See `compare.py`.
+
+        Raises RungError, with near names, for a configuration that is not there.
+        """
+        from rung.results.compare import compare_configurations, compare_with_best, find_configuration
+
+        if not configurations:
+            return [comparison for family in compare_with_best(self) for comparison in family.comparisons]
+        return list(compare_configurations(*(find_configuration(self, name) for name in configurations)).comparisons)
 
     def live(self) -> bool:
         """Whether a driver is working on the study now, that is, holds its lock."""

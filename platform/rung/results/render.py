@@ -13,6 +13,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rung.results.confirmation import Confirmation, read_confirmation
+from rung.results.damage import damaged_files
+from rung.results.disk import disk_usage
+from rung.results.retention import checkpoint_folders, policy_of
+from rung.results.text import quantity
+from rung.results.verdict import verdict
 from rung.results.views import dicts
 
 if TYPE_CHECKING:
@@ -30,16 +36,20 @@ _STATUS_STYLE = {
 _WIDE_ONLY = ("runs", "rung", "steps", "seconds")
 """Columns of the summary that a terminal of less than 120 columns has no room for."""
 
+_SEEDS = ("search seeds", "fresh seeds")
+"""Single seeds of both phases, for which most terminals have no room; exports and report have them."""
+
 _FOLDED = ("seeds", "reason", "message", "error")
 """Columns whose text is broken where the terminal ends; the others stay in one piece."""
 
 
 def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
-    """The configurations of a study, best first, with the study's metric in the title, for `width` columns."""
+    """The configurations of a study as the search orders them, with the study's metric in the title; below them
+    those that were confirmed, search and fresh seeds side by side; at last what that says. For `width` columns."""
     study = results.study
     metric = study["metric"]
     title = f"{study['study']}: {metric['name']} ({metric['select'].replace('_', ' ')}, {metric['mode']})"
-    entries = results.summary()
+    entries, confirm = results.summary(), results.summary("confirm")
     rows = [{"id": entry.config_id, **entry.as_text()} for entry in entries]
     for row, entry in zip(rows, entries, strict=True):
         row["n"] += "*" if entry.stopped else ""
@@ -47,21 +57,36 @@ def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
         rows = [{name: text for name, text in row.items() if name not in _WIDE_ONLY} for row in rows]
     if not rows:
         return Text("no configuration has started yet")
-    table = render_rows(rows, title)
-    if not any(entry.stopped for entry in entries):
-        return table
-    return Group(table, Text("* stopped by the scheduler: the values belong to a smaller budget", style="dim"))
+    pieces = [render_rows(rows, title)]
+    if any(entry.stopped for entry in entries):
+        pieces.append(Text("* stopped by the scheduler: the values belong to a smaller budget", style="dim"))
+    confirmation = read_confirmation(study, entries, confirm)
+    if confirmation is not None and confirmation.entries:
+        pieces += [Text(), _confirmed_table(confirmation, width)]
+    sentences = verdict(study, entries, confirmation, live=results.live())
+    said = Text(sentences[0], "bold"), *map(Text, sentences[1:])
+    return Group(*pieces, Text(), *said, *_damaged(results))
 
 
-def render_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> RenderableType:
-    """Rows as a plain table; the columns are those of the first row."""
+def _confirmed_table(confirmation: Confirmation, width: int) -> RenderableType:
+    rows = [{"id": entry.config_id, **entry.as_text()} for entry in confirmation.entries]
+    hidden = () if width >= 200 else ("id", *_SEEDS) if width >= 120 else ("id", "search n", *_SEEDS)
+    shown = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
+    title = f"confirmation: {confirmation.done} of {confirmation.planned} runs on fresh seeds are done"
+    return render_rows(shown, title, folded=tuple(shown[0]))
+
+
+def render_rows(
+    rows: Sequence[Mapping[str, Any]], title: str | None = None, folded: Sequence[str] = _FOLDED
+) -> RenderableType:
+    """Rows as a plain table; the columns are those of the first row, those of `folded` broken where need be."""
     if not rows:
         return Text("no rows")
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float | None) for row in rows)
         table.add_column(
-            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=name not in _FOLDED
+            Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=name not in folded
         )
     for row in rows:
         # Text: nothing that a user wrote is taken for markup.
@@ -88,9 +113,10 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     stopped."""
     study = results.study
     runs = dicts(results.runs)
-    planned = len(dicts(results.configurations)) * len(study["seeds"])
-    counts = Counter(run["status"] for run in runs)
-    counts["not started"] = planned - len(runs)
+    search, confirm = results.summary(), results.summary("confirm")
+    confirmation = read_confirmation(study, search, confirm)
+    counts = Counter(run["status"] for run in runs if run["phase"] == "search")
+    counts["not started"] = sum(entry.planned for entry in search) - counts.total()
     is_live = results.live()
     live = "running now" if is_live else "not running"
     if not is_live and counts["running"]:
@@ -100,8 +126,11 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     for status, count in counts.items():
         if count:
             states.append(f"{count} {status}  ", style=_STATUS_STYLE.get(status, ""))
-    pieces: list[RenderableType] = [head, states, Text(_position(results))]
-    if counts["interrupted"]:
+    pieces: list[RenderableType] = [head, states]
+    if confirmation is not None:
+        pieces.append(Text(f"confirmation: {confirmation.done} of {confirmation.planned} runs done"))
+    pieces += [Text(_position(results)), Text(_disk(results)), *_launches(results)]
+    if counts["interrupted"] or (not is_live and any(entry.running for entry in confirm)):
         pieces.append(Text(f"go on with: {_last_command(results)}", style="cyan"))
     rungs = _rung_rows(results)
     if rungs:
@@ -111,15 +140,55 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     pieces += [Text(), render_rows(_event_rows(results), "last events")]
     troubles = [run for run in runs if run["status"] in ("failed", "diverged")]
     pieces += [_trouble(run) for run in troubles[:10]]
-    return Group(*pieces)
+    return Group(*pieces, *_damaged(results))
+
+
+def _damaged(results: StudyResults) -> list[Text]:
+    """A line about what has been set aside as damaged, if anything has."""
+    paths = damaged_files(results.directory)
+    if not paths:
+        return []
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    text = f"damaged and set aside: {paths[0].relative_to(results.directory)}{more}; see the events of kind *_set_aside"
+    return [Text(text, style="yellow")]
+
+
+def _disk(results: StudyResults) -> str:
+    """Bytes of the study's parts, and how many of the checkpoints are kept when it is over."""
+    usage = disk_usage(results.directory)
+    keep = policy_of(results.study)
+    text = f"disk: {', '.join(f'{part} {quantity(size)}B' for part, size in usage.items() if size)}"
+    if not usage["checkpoints"]:
+        return text
+    kept = sum(folder.bytes for folder in checkpoint_folders(results, keep) if folder.is_kept)
+    return f"{text}; of the checkpoints {quantity(kept)}B are kept as it stands (checkpoints.keep: {keep})"
+
+
+def _launches(results: StudyResults) -> list[Text]:
+    """How often the study was launched, and the code of the last time."""
+    launches = _launch_records(results)
+    try:
+        last = launches[-1]
+        commit = f"commit {last['commit'][:12]}" if last["commit"] else "no commit"
+        changes = " with uncommitted changes" if last["dirty"] else ""
+        code = f", code in {last['code']['folder']}" if "code" in last else ""
+        return [Text(f"launches: {len(launches)}; the last: {commit}{changes}{code}")]
+    except (LookupError, TypeError):
+        return []
+
+
+def _launch_records(results: StudyResults) -> list[Any]:
+    try:
+        return list(json.loads((results.directory / "provenance.json").read_text())["launches"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _last_command(results: StudyResults) -> str:
     """The command of the last launch, as the user gave it."""
     try:
-        launches = json.loads((results.directory / "provenance.json").read_text())["launches"]
-        return shlex.join(["rung", *launches[-1]["command"][1:]])
-    except (OSError, ValueError, LookupError, TypeError):
+        return shlex.join(["rung", *_launch_records(results)[-1]["command"][1:]])
+    except (LookupError, TypeError):
         return "the same command as before"
 
 

@@ -19,6 +19,7 @@ from rung.results import report_tables as tables
 from rung.results.files import replace_file
 from rung.results.snapshot import Snapshot, take_snapshot
 from rung.results.text import printable
+from rung.results.verdict import verdict
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -63,13 +64,14 @@ def write_report(results: "StudyResults", *, log_steps: bool | None = None) -> P
 def render(snapshot: Snapshot, figures: Sequence[InlineFigure], colours: Mapping[str, str]) -> str:
     """The page as HTML. `colours` are the configurations' in the figures, by id, as CSS backgrounds."""
     by_name = {figure.name: figure for figure in figures}
-    curves = [figure for figure in figures if figure.name not in ("seeds", "rungs")]
+    curves = [figure for figure in figures if figure.name not in ("seeds", "rungs", "confirm")]
     return _template().render(
         study=snapshot.study,
         live=snapshot.live,
         facts=facts.overview(snapshot),
-        verdict=facts.verdict(snapshot),
+        verdict=verdict(snapshot.study, snapshot.search, snapshot.confirmation, live=snapshot.live),
         curves=curves,
+        confirm=by_name.get("confirm"),
         seeds=by_name.get("seeds"),
         rungs=by_name.get("rungs"),
         rung_table=tables.rung_table(snapshot),

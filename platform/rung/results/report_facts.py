@@ -1,4 +1,4 @@
-"""What the report's page says in sentences: what was run, the best and how far to trust it, savings, failures.
+"""What the report's page says in sentences: what was run, what stopping saved, what failed (`verdict.py` the rest).
 
 Texts are as users wrote them; the template escapes them. Nothing heavy is imported.
 """
@@ -10,12 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rung.results.export import interval_text, number_text
+from rung.results.confirmation import Confirmation
+from rung.results.export import number_text
 from rung.results.report_table import MISSING
 from rung.results.report_tables import cost_of
 from rung.results.rungs import configuration_state, selection_in_words
 from rung.results.snapshot import Row, Snapshot
-from rung.results.statistics import MeanInterval, mean_interval
+from rung.results.verdict import plural
 
 _TEXT_LIMIT = 8000
 """Letters of an error's text."""
@@ -48,6 +49,8 @@ def overview(snapshot: Snapshot) -> list[Fact]:
         Fact("Configurations", _tally(configuration_state(entry, live=snapshot.live) for entry in snapshot.search)),
         Fact("Runs", _run_tally(snapshot)),
     ]
+    if snapshot.confirmation is not None:
+        facts.append(Fact("Confirmation", _confirmation(snapshot.confirmation)))
     latest = latest_row(snapshot)
     if latest:
         facts.append(Fact("As of", latest))
@@ -63,10 +66,11 @@ def plan_in_words(snapshot: Snapshot) -> str:
     words = [str(factor) for factor in factors] + ([f"{samples} samples"] if drawn else [])
     is_product = len(words) > 1 and math.prod(factors) * (samples if drawn else 1) == planned
     product = f"{' × '.join(words)} = " if is_product else ""
-    seeds = len(study["seeds"])
-    return (
-        f"{product}{_plural(planned, 'configuration')}, × {_plural(seeds, 'seed')} = {_plural(planned * seeds, 'run')}"
-    )
+    seeds, start = len(study["seeds"]), study.get("seeds_at_start")
+    configurations, runs = f"{product}{plural(planned, 'configuration')}", plural(planned * seeds, "run")
+    if start is None:
+        return f"{configurations}, × {plural(seeds, 'seed')} = {runs}"
+    return f"{configurations}, × {start} to {plural(seeds, 'seed')} (racing over seeds) = at most {runs}"
 
 
 def latest_row(snapshot: Snapshot) -> str:
@@ -74,71 +78,6 @@ def latest_row(snapshot: Snapshot) -> str:
     times = [row["updated_at"] for row in snapshot.runs] or [row["created_at"] for row in snapshot.configurations]
     known = [time for time in times if isinstance(time, datetime)]
     return f"{max(known).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if known else ""
-
-
-def verdict(snapshot: Snapshot) -> list[str]:
-    """The best configuration and how far that can be trusted, in sentences."""
-    entries = snapshot.search
-    if not entries or entries[0].mean is None:
-        return ["No run has a value yet, so there is no best configuration."]
-    best, metric = entries[0], snapshot.study["metric"]
-    so_far = "" if _is_over(snapshot) else " so far"
-    sentences = [
-        f"Best{so_far}: {best.label}, with {metric['name']} {interval_text(best.interval)} "
-        f"({_interval_in_words(best.interval)})."
-    ]
-    if metric.get("across_seeds", "mean") != "mean":
-        sentences.append(f"Configurations are ranked by the {metric['across_seeds']} over their seeds.")
-    if best.diverged:
-        sentences.append(f"This mean leaves out {_plural(best.diverged, 'run')} that diverged.")
-    if len(entries) > 1:
-        sentences += [*_ahead(snapshot), _optimism(snapshot)]
-    return sentences
-
-
-def _ahead(snapshot: Snapshot) -> list[str]:
-    """How far the best is ahead of the second, seed by seed; nothing if they were not trained alike."""
-    best, second = snapshot.search[:2]
-    if best.running or second.running or second.stopped or second.mean is None:
-        return []
-    sign = 1 if snapshot.study["metric"]["mode"] == "max" else -1
-    others = dict(zip(second.seeds, second.values, strict=True))
-    lead = mean_interval(
-        [
-            sign * (value - other)
-            for seed, value in zip(best.seeds, best.values, strict=True)
-            if value is not None and (other := others.get(seed)) is not None
-        ]
-    )
-    if lead.mean is None or lead.low is None:
-        return []
-    if lead.mean <= 0:
-        return [f"Seed by seed it is no better than the second, {second.label} (n = {lead.n})."]
-    telling = "which these seeds tell from chance" if lead.low > 0 else "which these seeds do not tell from chance"
-    return [
-        f"Seed by seed it is ahead of the second, {second.label}, by {interval_text(lead)} "
-        f"(95\u00a0% Student-t interval of the paired differences, n = {lead.n}), {telling}."
-    ]
-
-
-def _optimism(snapshot: Snapshot) -> str:
-    confirmed = {entry.config_id: entry for entry in snapshot.confirm}
-    best = confirmed.get(snapshot.search[0].config_id)
-    chosen = f"This value is that of the best of {len(snapshot.search)}, chosen by the same runs that it is measured on"
-    if best is None or best.mean is None:
-        return f"{chosen}: it is optimistic until it is confirmed on fresh seeds."
-    return f"{chosen}, so it is optimistic; on fresh seeds it is {interval_text(best.interval)} (n = {best.n})."
-
-
-def _interval_in_words(interval: MeanInterval) -> str:
-    if interval.low is None:
-        return f"n = {interval.n}, so without an interval: nothing tells it from luck"
-    return f"mean with 95\u00a0% Student-t interval, n = {interval.n}"
-
-
-def _is_over(snapshot: Snapshot) -> bool:
-    states = {configuration_state(entry, live=snapshot.live) for entry in snapshot.search}
-    return not snapshot.live and not states & {"waiting", "unfinished", "running"}
 
 
 def _metric_in_words(metric: Row) -> str:
@@ -191,16 +130,23 @@ def _run_tally(snapshot: Snapshot) -> str:
     missing = sum(entry.planned for entry in snapshot.search) - len(runs)
     text = _tally([run["status"] for run in runs] + ["not started"] * missing)
     confirming = [run["status"] for run in snapshot.runs if run["phase"] == "confirm"]
-    return f"{text}; to confirm: {_tally(confirming)}" if confirming else text
+    if snapshot.confirmation is None:
+        return text
+    confirming += ["not started"] * (snapshot.confirmation.planned - len(confirming))
+    return f"{text}; to confirm: {_tally(confirming)}"
+
+
+def _confirmation(confirmation: Confirmation) -> str:
+    seeds = confirmation.seeds
+    return (
+        f"{plural(confirmation.top, 'configuration')} × {plural(len(seeds), 'fresh seed')} ({seeds[0]:,} to "
+        f"{seeds[-1]:,}) = {plural(confirmation.planned, 'run')}, of which {confirmation.done:,} are done"
+    )
 
 
 def _tally(words: Iterable[str]) -> str:
     counts = Counter(words)
     return ", ".join(f"{count:,} {word}" for word, count in counts.most_common()) or "none"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def savings(snapshot: Snapshot) -> str:
@@ -218,7 +164,7 @@ def savings(snapshot: Snapshot) -> str:
     spent = cost_of([run for run in snapshot.runs if run["phase"] == "search"])
     share = hours / (hours + spent.core_hours) if hours else steps / (steps + spent.steps)
     return (
-        f"Stopping {_plural(len(begun), 'run')} early saved about {number_text(hours, 3)} core-hours and "
+        f"Stopping {plural(len(begun), 'run')} early saved about {number_text(hours, 3)} core-hours and "
         f"{steps:,.0f} steps, {100 * share:.0f}\u00a0% of what training every run to the budget would have cost. "
         "Estimated from each stopped run's own pace; runs that never began are not counted."
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rung.results.export import interval_text, number_text
-from rung.results.statistics import MeanInterval
+from rung.results.statistics import DifferenceInterval, MeanInterval
 
 MISSING = "–"
 
@@ -84,7 +84,7 @@ def count_cell(value: int | None) -> Cell:
     return Cell(MISSING) if value is None else Cell(numbers=(Number(f"{value:,}", value),))
 
 
-def interval_cell(interval: MeanInterval) -> Cell:
+def interval_cell(interval: MeanInterval | DifferenceInterval) -> Cell:
     """A mean, rounded as its interval below it is."""
     mean, _, ends = interval_text(interval).partition(" ")
     return Cell(numbers=(Number(mean or MISSING, interval.mean),), note=ends)

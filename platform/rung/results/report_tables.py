@@ -6,7 +6,7 @@ Nothing heavy is imported.
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +64,10 @@ def configuration_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table
     ]
     metric = snapshot.study["metric"]
     caption = (
-        f"Every configuration, best first by {metric['name']} ({selection_in_words(metric)}). n counts the runs "
-        "with a value; the interval is Student's t. Those stopped by the scheduler stand behind the others, since "
-        "their values belong to a smaller budget, and behind them those with a diverged run, whose mean is that of "
-        "the survivors. Hours are the training clocks of all runs together."
+        f"Every configuration in the search, best first by {metric['name']} ({selection_in_words(metric)}). n counts "
+        "the runs with a value; the interval is Student's t. Those stopped by the scheduler stand behind the others, "
+        "since their values belong to a smaller budget, and behind them those with a diverged run, whose mean is "
+        "that of the survivors. Hours are the training clocks of all runs together."
     )
     return Table("table-configurations", caption, columns, rows)
 
@@ -86,35 +86,44 @@ def _statuses(entry: ConfigurationSummary) -> str:
 
 def confirm_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table | None:
     """Values of the search beside those on fresh seeds; None before phase confirm."""
-    if not snapshot.confirm:
+    confirmation = snapshot.confirmation
+    if confirmation is None or not confirmation.entries:
         return None
-    searched = {entry.config_id: entry for entry in snapshot.search}
+    places = {entry.config_id: place for place, entry in enumerate(snapshot.search, start=1)}
+    mean = "mean [95\u00a0% interval]"
     columns = [
+        Column("#", numeric=True),
         Column("configuration"),
-        Column("n", numeric=True, group="search"),
-        Column("mean [95\u00a0% interval]", numeric=True, group="search"),
-        Column("n", numeric=True, group="fresh seeds"),
-        Column("mean [95\u00a0% interval]", numeric=True, group="fresh seeds"),
-        Column("change", numeric=True),
+        *(Column(title, numeric=True, group="search") for title in ("place", "n", mean)),
+        *(Column(title, numeric=True, group="fresh seeds") for title in ("n", mean)),
+        Column("shrinkage [95\u00a0%]", numeric=True),
+        *(Column(title, group="single seeds") for title in ("search", "fresh")),
     ]
-    rows = []
-    for entry in snapshot.confirm:
-        before = searched[entry.config_id]
-        both = entry.mean is not None and before.mean is not None
-        rows.append(
-            [
-                configuration_cell(entry.config_id, entry.label, colours),
-                count_cell(before.n),
-                interval_cell(before.interval),
-                count_cell(entry.n),
-                interval_cell(entry.interval),
-                number_cell(entry.mean - before.mean if both else None),  # type: ignore[operator]
-            ]
-        )
+    rows = [
+        [
+            count_cell(place),
+            configuration_cell(entry.config_id, entry.label, colours),
+            count_cell(places[entry.config_id]),
+            *(*_phase_cells(entry.search), *_phase_cells(entry.confirm)),
+            interval_cell(entry.shrinkage),
+            *(Cell(numbers=tuple(map(number, phase.values))) for phase in (entry.search, entry.confirm)),
+        ]
+        for place, entry in enumerate(confirmation.entries, start=1)
+    ]
     caption = (
-        "Chosen configurations on seeds that took no part in choosing them. The change shows the optimism of choice."
+        "The chosen configurations on the seeds that chose them and on fresh ones "
+        f"({_seed_list(confirmation.seeds)}), best on fresh seeds first. The shrinkage is by how much the search's "
+        "mean is better than that on fresh seeds, with Welch's interval: where it is positive, so much of the "
+        "search's value was the optimism of having chosen. One that the search stopped has none, since its value there "
+        "belongs to a smaller budget. A configuration with a diverged run stands behind the others."
     )
     return Table("table-confirm", caption, columns, rows)
+
+
+def _phase_cells(entry: ConfigurationSummary) -> list[Cell]:
+    """n of planned, with how runs ended where not all the same; the mean with its interval."""
+    note = _statuses(entry).replace(", ", "\n") or ("stopped" if entry.stopped else "")
+    return [Cell(f"{entry.n}/{entry.planned}", note=note), interval_cell(entry.interval)]
 
 
 _FOLDED_FROM = 24
@@ -237,8 +246,7 @@ def cost_table(snapshot: Snapshot) -> Table | None:
     """What the runs consumed, by how they ended; None before the first run."""
     if not snapshot.runs:
         return None
-    statuses = [status for status in STATUSES if any(run["status"] == status for run in snapshot.runs)]
-    parts = [(status, cost_of([run for run in snapshot.runs if run["status"] == status])) for status in statuses]
+    parts = list(_cost_parts(snapshot))
     if len(parts) > 1:
         parts.append(("all", cost_of(snapshot.runs)))
     rows = [
@@ -259,6 +267,15 @@ def cost_table(snapshot: Snapshot) -> Table | None:
         "Starting processes and waiting are not in them."
     )
     return Table("table-cost", caption, columns, rows)
+
+
+def _cost_parts(snapshot: Snapshot) -> Iterator[tuple[str, Cost]]:
+    """By how runs ended, the two phases apart."""
+    for phase, prefix in (("search", ""), ("confirm", "confirm runs, ")):
+        for status in STATUSES:
+            runs = [run for run in snapshot.runs if run["phase"] == phase and run["status"] == status]
+            if runs:
+                yield f"{prefix}{status}", cost_of(runs)
 
 
 def _hours_cell(hours: float) -> Cell:
@@ -283,8 +300,8 @@ def launch_table(launches: Sequence[Row]) -> Table | None:
     titles = ("started", "commit", "command", "host", "processor", "cores, threads", "versions")
     rows = [
         [
-            Cell(_when(launch.get("started_at")), heads_row=True),
-            Cell(_text(launch.get("commit")), note=_changes(launch)),
+            Cell(_when(launch.get("started_at")), note=_number(launch), heads_row=True),
+            Cell(_text(launch.get("commit")), note=_code(launch)),
             Cell(_command(launch.get("command"))),
             Cell(_text(launch.get("host")), note=_text(launch.get("system"), "")),
             Cell(_text(launch.get("processor"))),
@@ -295,6 +312,19 @@ def launch_table(launches: Sequence[Row]) -> Table | None:
     ]
     caption = "Every launch of the study, oldest first. Threads are those of one training process."
     return Table("table-launches", caption, [Column(title) for title in titles], rows, is_prose=True)
+
+
+def _number(launch: Row) -> str:
+    """What the column `launch` of the tables says of its rows."""
+    return f"launch {launch['number']}" if "number" in launch else ""
+
+
+def _code(launch: Row) -> str:
+    """What stands beside the commit: branch, changes, and where the copy of the code lies."""
+    code = launch.get("code")
+    folder = _text(code.get("folder"), "") if isinstance(code, dict) else ""
+    branch = f"branch {_text(launch['branch'])}" if launch.get("branch") else ""
+    return ", ".join(filter(None, [branch, _changes(launch), folder and f"copy in {folder}"]))
 
 
 def _changes(launch: Row) -> str:

@@ -50,7 +50,7 @@ def rung_counts(snapshot: Snapshot) -> list[RungCount]:
         )
         for (bracket, level), here in sorted(decisions.items())
     ]
-    completed = sum(is_through(entry) for entry in snapshot.search)
+    completed = sum(entry.is_through for entry in snapshot.search)
     return [*rungs, RungCount(snapshot.study["budget"]["amount"], completed=completed)] if rungs else []
 
 
@@ -59,11 +59,6 @@ def _waiting(snapshot: Snapshot, level: int) -> int:
     return sum(
         entry.running > 0 and (entry.level or 0) >= level and entry.config_id not in judged for entry in snapshot.search
     )
-
-
-def is_through(entry: ConfigurationSummary) -> bool:
-    """Whether all of a configuration's runs have come to an end of their own, at least one by completing."""
-    return entry.completed > 0 and entry.completed + entry.diverged + entry.failed == entry.planned
 
 
 def configuration_state(entry: ConfigurationSummary, *, live: bool) -> str:
@@ -75,7 +70,7 @@ def configuration_state(entry: ConfigurationSummary, *, live: bool) -> str:
         return "waiting"
     if entry.running or begun < entry.planned:
         return "running" if live else "unfinished"
-    if is_through(entry):
+    if entry.is_through:
         return "completed"
     return "failed" if entry.failed else "diverged"
 

@@ -76,6 +76,12 @@ RUN_ID = Column("run_id", "string", "the run: `<config_id>-s<seed>`, in phase co
 SEED = Column("seed", "int64", "random seed of the run")
 PHASE = Column("phase", "string", "`search` (choosing) or `confirm` (fresh seeds, after choosing)")
 ATTEMPT = Column("attempt", "int64", "how often its writer had been started when it wrote the row, from 1")
+LAUNCH = Column(
+    "launch",
+    "int64",
+    "the launch that wrote the row, `number` in provenance.json: its command and code; null in older rows",
+    nullable=True,
+)
 STEP = Column("step", "int64", "optimizer steps done")
 EPOCH = Column("epoch", "double", "passes over the training set done; null for an endless stream", nullable=True)
 TOKENS = Column("tokens", "int64", "training tokens consumed")
@@ -92,11 +98,13 @@ CONFIGURATIONS = Table(
         Column("label", "string", 'short text of the swept values, such as "gpt, weight_decay=0.5"'),
         Column("plan_index", "int64", "position in the plan, from 0"),
         Column("sample", "int64", "which draw of the random dimensions it belongs to, from 0"),
+        LAUNCH,
         Column("created_at", "timestamp", "when the driver planned it"),
         Column("config_json", "string", "the complete resolved configuration as JSON"),
     ),
     key=("config_id",),
-    keep=("created_at DESC",),
+    # A clock may go backwards, launches do not.
+    keep=("launch DESC", "created_at DESC"),
     extra="config",
 )
 
@@ -137,6 +145,7 @@ RUNS = Table(
         Column("threads", "int64", "CPU threads of the process; null if it was lost before a report", nullable=True),
         Column("device", "string", "device trained on, such as `cpu` or `cuda:0`; null as above", nullable=True),
         Column("host", "string", "name of the machine; null as above", nullable=True),
+        LAUNCH,
         Column("updated_at", "timestamp", "when the row was made"),
     ),
     key=("run_id",),
@@ -149,7 +158,7 @@ METRICS = Table(
         "One row per run and report, with one double column per metric, such as `validation/accuracy`. "
         "A metric that is missing, infinite or not a number is null; that a run diverged stands in `runs`."
     ),
-    columns=(STUDY, CONFIG_ID, RUN_ID, SEED, PHASE, ATTEMPT, STEP, EPOCH, TOKENS, WALL_SECONDS, REPORTED_AT),
+    columns=(STUDY, CONFIG_ID, RUN_ID, SEED, PHASE, ATTEMPT, LAUNCH, STEP, EPOCH, TOKENS, WALL_SECONDS, REPORTED_AT),
     key=("run_id", "step"),
     keep=("attempt DESC", "reported_at DESC"),
     extra="metrics",
@@ -172,6 +181,12 @@ DECISIONS = Table(
             nullable=True,
         ),
         Column("threshold", "double", "what the value was compared with; null if with nothing", nullable=True),
+        Column(
+            "margin",
+            "double",
+            "half width of the value's interval over seeds; null without `scheduler.confidence` or with one seed",
+            nullable=True,
+        ),
         Column("rank", "int64", "place of the configuration among those compared, from 1"),
         Column("compared", "int64", "configurations compared, itself included"),
         Column("seeds", "int64", "runs behind the value"),

@@ -23,6 +23,7 @@ from rung.results.figure_style import (
 )
 from rung.results.rungs import RungCount, rung_counts, selection_in_words
 from rung.results.snapshot import Snapshot
+from rung.results.statistics import MeanInterval
 from rung.results.tables import ConfigurationSummary
 from rung.results.text import one_line
 
@@ -47,7 +48,7 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
     height = _row_height(len(entries), max(_row_label(entry).count("\n") for entry in entries) + 1)
     figure = Figure((WIDTH, 0.6 + height * len(entries)), layout="constrained")
     axes = figure.subplots()
-    limits, log = _value_axis(axes, values)
+    limits, log = value_axis(axes, values)
     for row, entry in enumerate(entries):
         _draw_row(axes, row, entry, looks.of[entry.config_id], limits)
     _label_rows(axes, entries)
@@ -58,7 +59,7 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
         name="seeds",
         title="Seeds",
         caption=_seed_caption(snapshot, entries, looks, log),
-        summary=f"{one_line(metric['name'])} of every seed in {len(entries)} configurations. The best is "
+        summary=f"{one_line(metric['name'])} of every seed in {len(entries)} configurations. First is "
         f"{one_line(best.label)}: {interval_text(best.interval)}, n = {best.n}.",
         figure=figure,
     )
@@ -69,7 +70,7 @@ def _row_height(rows: int, lines: int) -> float:
     return max(0.34 if rows <= 12 else 0.27, 0.06 + 0.11 * lines)
 
 
-def _value_axis(axes: Axes, values: Sequence[float]) -> tuple[tuple[float, float], bool]:
+def value_axis(axes: Axes, values: Sequence[float]) -> tuple[tuple[float, float], bool]:
     """Limits that show every seed with room around: an interval over two seeds would take all of it."""
     low, high = min(values), max(values)
     log = low > 0 and high / low >= _LOG_SPAN
@@ -95,7 +96,7 @@ def _draw_row(axes: Axes, row: int, entry: ConfigurationSummary, look: Look, lim
     filled = "none" if entry.stopped else look.colour
     axes.scatter(
         values,
-        [row + place for place, value in zip(_places(entry), entry.values, strict=True) if value is not None],
+        [row + place for place, value in zip(seed_places(entry), entry.values, strict=True) if value is not None],
         s=16,
         marker="s" if look.dashed else "o",  # where its colour stands for another one too
         facecolors=filled,
@@ -104,33 +105,36 @@ def _draw_row(axes: Axes, row: int, entry: ConfigurationSummary, look: Look, lim
         alpha=0.75,
         zorder=3,
     )
-    interval = entry.interval
+    draw_interval(axes, row + 0.28, entry.interval, look.colour, limits)
+
+
+def draw_interval(axes: Axes, level: float, interval: MeanInterval, colour: str, limits: tuple[float, float]) -> None:
+    """The mean over several values as a diamond and its interval as a bar at this height, cut at the limits."""
     if interval.mean is None or interval.n == 1:
         return
-    level = row + 0.28
     if interval.low is not None and interval.high is not None:
         ends = float(np.clip(interval.low, *limits)), float(np.clip(interval.high, *limits))
-        axes.plot(ends, [level, level], color=look.colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
+        axes.plot(ends, [level, level], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=3)
         for end, true_end, arrow in zip(ends, (interval.low, interval.high), "<>", strict=True):
             marker, size = ("|", 6.0) if end == true_end else (arrow, 4.5)
-            axes.plot([end], [level], marker=marker, markersize=size, color=look.colour, clip_on=False, zorder=4)
+            axes.plot([end], [level], marker=marker, markersize=size, color=colour, clip_on=False, zorder=4)
     axes.plot(
         [interval.mean],
         [level],
         marker="D",
         markersize=4,
-        color=look.colour,
+        color=colour,
         markeredgecolor="white",
         markeredgewidth=0.6,
         zorder=5,
     )
 
 
-def _places(entry: ConfigurationSummary) -> list[float]:
+def seed_places(entry: ConfigurationSummary, low: float = -0.36, high: float = 0.08) -> list[float]:
     """Each seed has its own height within the row: equal values stay visible, and a seed is found again."""
     if len(entry.seeds) == 1:
-        return [0.0]
-    return [float(place) for place in np.linspace(-0.36, 0.08, len(entry.seeds))]
+        return [0.0 if low < 0 < high else (low + high) / 2]
+    return [float(place) for place in np.linspace(low, high, len(entry.seeds))]
 
 
 def _label_rows(axes: Axes, entries: Sequence[ConfigurationSummary]) -> None:
@@ -170,7 +174,8 @@ def _row_value(entry: ConfigurationSummary) -> str:
 def _seed_caption(snapshot: Snapshot, entries: Sequence[ConfigurationSummary], looks: Looks, log: bool) -> str:
     squares = any(looks.of[entry.config_id].dashed for entry in entries)
     marks = "Circles (squares where a colour comes again)" if squares else "Circles"
-    sentences = [f"Best configuration first. {marks} are single seeds, in each row from top to bottom."]
+    first = "Best configuration first" if snapshot.confirmation is None else "The values of the search, best first"
+    sentences = [f"{first}. {marks} are single seeds, in each row from top to bottom."]
     if any(entry.interval.low is not None for entry in entries):
         sentences.append(
             "Diamonds are means and bars their 95\u00a0% Student-t intervals, cut with an arrow where they go on."

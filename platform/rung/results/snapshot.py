@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.results.confirmation import Confirmation, read_confirmation
 from rung.results.curves import RunCurves, load_curves, metric_names
 from rung.results.tables import ConfigurationSummary, GrokkingRow, grokking_table, summary
 from rung.results.views import dicts
@@ -39,6 +40,8 @@ class Snapshot:
     """Best first."""
     confirm: Sequence[ConfigurationSummary]
     """Best first; empty before phase confirm."""
+    confirmation: Confirmation | None
+    """Phase confirm; None for a study without it."""
     grokking: Sequence[GrokkingRow]
     """In the order of the plan; empty unless loss and accuracy are there for training and validation."""
     curves: Sequence[RunCurves]
@@ -70,6 +73,7 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
     wanted |= {name for group in ("", *groups) for name in group_metrics(group)}
     configurations = dicts(results.configurations.order("plan_index, config_id"))
     known = {row["config_id"] for row in configurations}
+    search, confirm = summary(results), summary(results, "confirm")
     curves = load_curves(results, [name for name in names if name in wanted])
     return Snapshot(
         directory=results.directory,
@@ -78,8 +82,9 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
         configurations=configurations,
         runs=dicts(results.runs.order("run_id")),
         decisions=dicts(results.decisions.order('"order", config_id')),
-        search=summary(results),
-        confirm=summary(results, "confirm"),
+        search=search,
+        confirm=confirm,
+        confirmation=read_confirmation(study, search, confirm),
         grokking=grokking_table(results),
         curves=[run for run in curves if run.config_id in known],
         groups=groups,

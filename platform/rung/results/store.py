@@ -100,7 +100,7 @@ class TableWriter:
             return None
         rows = arrow_table(self.table, self._rows).replace_schema_metadata(_metadata())
         path = part_path(self.directory, self.table.name, self.writer, self.attempt, self._sequence + 1)
-        publish(path, lambda file: pq.write_table(rows, file, compression=_COMPRESSION))
+        publish(path, lambda file: pq.write_table(rows, file, compression=_COMPRESSION, write_page_checksum=True))
         self._sequence += 1
         self._rows.clear()
         self._flushed_at = self._clock()
@@ -182,7 +182,7 @@ def _write_relation(relation: Any, attempts: Mapping[str, int], file: Any) -> No
 
     reader = relation.to_arrow_reader(_ROWS_PER_GROUP)
     schema = reader.schema.with_metadata(_metadata(attempts))
-    with pq.ParquetWriter(file, schema, compression=_COMPRESSION) as writer:
+    with pq.ParquetWriter(file, schema, compression=_COMPRESSION, write_page_checksum=True) as writer:
         for batch in reader:
             writer.write_batch(batch)
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rung.results.aggregation import Aggregation
-from rung.results.export import TableRow, export, interval_text, number_text
+from rung.results.confirmation import ConfirmedSummary, ResultRow, seeds_text
+from rung.results.export import TableRow, export, interval_text
 from rung.results.grokking import GrokkingRow, ThresholdTime, grokking_table
 from rung.results.schema import CONFIG_PREFIX, Phase
 from rung.results.statistics import MeanInterval, Mode, mean_interval
+from rung.results.success import SuccessRate, success_rate
 from rung.results.views import dicts, quote
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConfigurationSummary",
+    "ConfirmedSummary",
     "GrokkingRow",
+    "ResultRow",
     "ThresholdTime",
     "export",
     "grokking_table",
@@ -36,7 +40,7 @@ Row = dict[str, Any]
 _STATUSES = ("completed", "stopped", "diverged", "failed", "running")
 _PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
 """The column of `runs` that counts in a budget's unit."""
-_RUN_COLUMNS = "config_id, seed, status, value, step, epoch, tokens, wall_seconds"
+_RUN_COLUMNS = "config_id, seed, status, ended_by, value, step, epoch, tokens, wall_seconds"
 
 
 def to_frame(rows: Sequence[TableRow]) -> "pd.DataFrame":
@@ -58,7 +62,7 @@ class ConfigurationSummary:
     swept: Mapping[str, object]
     """Value of every swept dotted path."""
     planned: int
-    """Runs planned; fewer may have begun."""
+    """Runs planned; fewer may have begun. For a configuration that the scheduler stopped, those that it had."""
     completed: int
     stopped: int
     diverged: int
@@ -77,11 +81,28 @@ class ConfigurationSummary:
     """Steps of the run that got furthest."""
     wall_seconds: float
     """Training clocks of all runs together."""
+    success: SuccessRate | None = None
+    """How many runs reached the study's target; None if it has none."""
 
     @property
     def n(self) -> int:
         """Runs that have a value."""
         return self.interval.n
+
+    @property
+    def begun(self) -> int:
+        """Runs that have begun."""
+        return self.completed + self.stopped + self.diverged + self.failed + self.running
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no run is left to train: the scheduler has stopped it, or all have come to an end of their own."""
+        return self.stopped > 0 or (self.begun >= self.planned and not self.running)
+
+    @property
+    def is_through(self) -> bool:
+        """Whether all runs have come to an end of their own, at least one by completing."""
+        return self.completed > 0 and self.completed + self.diverged + self.failed == self.planned
 
     @property
     def mean(self) -> float | None:
@@ -109,6 +130,7 @@ class ConfigurationSummary:
             "low": self.low,
             "high": self.high,
             "score": self.score,
+            **(self.success.as_row() if self.success else {}),
             "seeds": list(self.seeds),
             "values": list(self.values),
             "steps": self.steps,
@@ -122,7 +144,8 @@ class ConfigurationSummary:
             "configuration": self.label,
             "n": f"{self.n}/{self.planned}",
             "mean [95 % interval]": interval_text(self.interval),
-            "seeds": ", ".join("–" if value is None else number_text(value) for value in self.values),
+            **({"reached target": self.success.text} if self.success else {}),
+            "seeds": seeds_text(self),
             "runs": ", ".join(statuses),
             "rung": "" if self.level is None else str(self.level),
             "steps": str(self.steps),
@@ -138,15 +161,24 @@ def summary(results: "StudyResults", phase: Phase = "search") -> list[Configurat
     scheduler, whose value belongs to a smaller budget; those with a diverged run, whose mean is over the survivors
     only; those without any value. Failed runs are an accident and not a result: they only lower n.
 
-    In phase confirm only configurations that have runs there appear.
+    In phase confirm only configurations that have runs there appear, and a run that is still being trained has no value
+    yet: nothing is decided there before its end, and its value would be that of a smaller budget.
     """
     study = results.study
     configurations = _configurations(results, study["swept"])
-    runs = _grouped(dicts(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS)))
+    rows = dicts(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS))
+    if phase == "confirm":
+        rows = [{**row, "value": None} if row["status"] == "running" else row for row in rows]
+    runs = _grouped(rows)
     levels = {} if phase == "confirm" else _decided_levels(results)
-    planned = _planned_seeds(study, phase)
     entries = [
-        _summarise(study, configuration, planned, runs.get(config_id, []), levels.get(config_id))
+        _summarise(
+            study,
+            configuration,
+            _planned_seeds(study, phase, runs.get(config_id, [])),
+            runs.get(config_id, []),
+            levels.get(config_id),
+        )
         for config_id, configuration in configurations.items()
         if phase == "search" or config_id in runs
     ]
@@ -173,6 +205,7 @@ def _summarise(
         values=values,
         steps=max((run["step"] for run in runs), default=0),
         wall_seconds=math.fsum(run["wall_seconds"] for run in runs),
+        success=success_rate(study, runs),
     )
 
 
@@ -198,9 +231,20 @@ def _reached_level(study: Row, runs: Sequence[Row]) -> int | None:
     return max((level for level in study["rungs"] if level <= done), default=None)
 
 
-def _planned_seeds(study: Row, phase: Phase) -> list[int]:
-    """The seeds planned for every configuration. Those of phase confirm are chosen late: its runs tell them."""
-    return list(study["seeds"]) if phase == "search" else []
+def _planned_seeds(study: Row, phase: Phase, runs: Sequence[Row]) -> list[int]:
+    """The seeds planned for a configuration with these runs.
+
+    Who was stopped by the scheduler is judged by the seeds that it had: those that join at later rungs in a race over
+    seeds, or that the study was extended by, are not planned for it. Nor are they where no run is left to go on.
+    """
+    if phase == "confirm":
+        return list((study.get("confirm") or {}).get("seeds", []))
+    seeds, begun, statuses = study["seeds"], {run["seed"] for run in runs}, {run["status"] for run in runs}
+    if "stopped" in statuses:
+        return [seed for seed in seeds if seed in begun]
+    if study.get("seeds_at_start") is not None and begun and statuses <= {"diverged", "failed"}:
+        return [seed for place, seed in enumerate(seeds) if place < study["seeds_at_start"] or seed in begun]
+    return list(seeds)
 
 
 def _configurations(results: "StudyResults", swept: Sequence[str]) -> dict[str, Row]:

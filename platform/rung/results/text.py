@@ -14,3 +14,12 @@ def printable(text: str) -> str:
 def one_line(text: object) -> str:
     """The text on one line, single spaces between its words."""
     return " ".join(printable(str(text)).split())
+
+
+def quantity(number: float) -> str:
+    """A number with a prefix: `1.5 k`, `23 M`."""
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if number < 1000:
+            return f"{number:.3g} {prefix}"
+        number /= 1000
+    return f"{number:,.0f} E"

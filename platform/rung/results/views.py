@@ -185,7 +185,7 @@ def _table_sql(table: Table, schemas: Mapping[str, Kinds], columns: Kinds) -> st
     if not table.key:
         return f"SELECT DISTINCT * FROM ({rows})"
     key = ", ".join(quote(name) for name in table.key)
-    order = ", ".join(f"{quote(name)} {end}" for name, end in map(str.split, table.keep))
+    order = ", ".join(f"{quote(name)} {end} NULLS LAST" for name, end in map(str.split, table.keep))
     return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
 
 

@@ -1,28 +1,22 @@
-"""Which checkpoints stay when a sweep is over: by default those of the best configuration, none of the others."""
+"""Deletes the checkpoints that are not kept when a sweep is over; which ones, `results/retention.py` says."""
 
 from __future__ import annotations
 
 import shutil
-from typing import Literal
+from pathlib import Path
 
 from rung.results.query import load
-from rung.tuning.ledger import Ledger
+from rung.results.retention import Keep, checkpoint_folders
 
 
-def keep_checkpoints(ledger: Ledger, keep: Literal["none", "best", "all"]) -> None:
-    """Deletes the checkpoints that `keep` does not ask for. Configurations that the same command would go on with,
-    because they are unfinished or have a failed run, keep theirs."""
+def keep_checkpoints(directory: Path, keep: Keep) -> None:
+    """Deletes what `keep` does not ask for, by what stands in the tables of the study in `directory`.
+
+    Configurations that the same command would go on with keep their checkpoints. What cannot be deleted stays: the
+    results are not worth less for it, and `rung clean` tries again.
+    """
     if keep == "all":
         return
-    ended = {
-        config_id
-        for config_id, state in ledger.states.items()
-        if state in ("completed", "stopped")
-        and all(row["status"] != "failed" for row in ledger.runs[config_id].values())
-    }
-    if keep == "best":
-        # The table that the user is shown decides which one is best.
-        ended -= {entry.config_id for entry in load(ledger.directory).summary()[:1]}
-    for config_id in ended:
-        for row in ledger.runs[config_id].values():
-            shutil.rmtree(ledger.directory / "checkpoints" / row["run_id"], ignore_errors=True)
+    for folder in checkpoint_folders(load(directory), keep):
+        if not folder.is_kept:
+            shutil.rmtree(folder.path, ignore_errors=True)
