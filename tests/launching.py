@@ -57,8 +57,7 @@ def _train(study: OpenedStudy, configuration: Any, rule: Scheduler, aggregation:
 def reports(directory: Path, *columns: str) -> dict[tuple[str, int], tuple[Any, ...]]:
     """What every run has reported, by run and step."""
     return {
-        (row["run_id"], row["step"]): tuple(row[column] for column in columns)
-        for row in dicts(load(directory).metrics)
+        (row["run_id"], row["step"]): tuple(row[column] for column in columns) for row in dicts(load(directory).metrics)
     }
 
 

@@ -126,6 +126,8 @@ class _Checks:
             message = f"the first rung ({grace}) is not below the budget ({budget.amount} {budget.unit})"
             hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
             yield say(message, ("scheduler", "grace"), hint)
+        if scheduler.confidence is not None and not self.broken & {"scheduler", "metric"}:
+            yield from self._rules_about_confidence()
         if study.seeds.start is not None and scheduler.name == "fifo" and not self.broken & {"seeds", "scheduler"}:
             message = "fifo compares nobody and has no rungs at which more seeds could join"
             yield say(message, ("seeds",), f"seeds: {len(study.seeds)}, or another scheduler (asha)")
@@ -135,6 +137,13 @@ class _Checks:
             yield from self._rules_about_drawing()
         if not self.broken & {"space", "base"}:
             yield from self._rules_about_both()
+
+    def _rules_about_confidence(self) -> Iterator[Problem]:
+        across_seeds = self.study.metric.across_seeds
+        if across_seeds != "mean":
+            message = f"confidence is that of an interval around a mean, but across_seeds is {across_seeds}"
+            hint = "leave it out, or metric.across_seeds: mean"
+            yield self.document.problem(message, ("scheduler", "confidence"), hint)
 
     def _rules_about_resources(self) -> Iterator[Problem]:
         say, resources = self.document.problem, self.study.resources

@@ -3,9 +3,9 @@
     begun = begun_study(study.directory)
     plan, additions = extended(plan, begun)      # "seeds: 4 become 8", ...; raises RungError
 
-More seeds, more samples, a wider space, a longer budget, another confirmation: what is there stays, and the same command
-trains what is missing. Decisions stand: what was stopped stays stopped, judged by the seeds that it had. Rungs stand
-too; a longer budget gets new ones above the old budget only, since runs that are there have passed all below it.
+More seeds, more samples, a wider space, a longer budget, another confirmation: what is there stays, and the same
+command trains what is missing. Decisions stand: what was stopped stays stopped, judged by the seeds that it had. Rungs
+stand too; a longer budget gets new ones above the old budget only, since runs that are there have passed all below.
 """
 
 from __future__ import annotations

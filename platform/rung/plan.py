@@ -19,9 +19,16 @@ from pydantic import ValidationError
 from rung.configuration import Expansion, PlannedConfiguration, expansion_of, resolver_of
 from rung.cost import Cost, estimate, run_seconds
 from rung.errors import Problem, StudyError
+from rung.plan_warnings import warnings_of
 from rung.study import Study, Unit
 from rung.trainable import find_trainable
-from rung.tuning.schedulers import Scheduler, expected_survivors, geometric_levels, make_scheduler
+from rung.tuning.schedulers import (
+    Scheduler,
+    expected_survivors,
+    geometric_levels,
+    make_scheduler,
+    seeds_at_rungs,
+)
 from rung.yaml_file import dotted
 
 __all__ = ["Plan", "PlannedConfiguration", "RungPlan", "make_plan", "rung_levels"]
@@ -51,6 +58,8 @@ class Plan:
     """How many configurations there will be."""
     rungs: tuple[int, ...]
     """Levels at which configurations are compared, ascending, and the whole budget as the last."""
+    seed_counts: tuple[int, ...]
+    """How many seeds of a configuration train up to each rung; the same number unless they race."""
     product: str
     """How the numbers of configurations and runs come about."""
     examples: tuple[PlannedConfiguration, ...]
@@ -65,6 +74,16 @@ class Plan:
     def runs(self) -> int:
         """Configurations times seeds."""
         return self.count * len(self.study.seeds)
+
+    def seeds_at(self, level: float) -> int:
+        """How many seeds of a configuration train up to a level: to its nearest rung at or above it."""
+        counts = zip(self.seed_counts, self.rungs, strict=True)
+        return next((count for count, rung in counts if level <= rung), len(self.study.seeds))
+
+    @property
+    def unit_name(self) -> str:
+        """The unit of the budget, for people."""
+        return "seconds" if self.unit == "wall_clock" else self.unit
 
     @cached_property
     def climb(self) -> tuple[RungPlan, ...]:
@@ -86,6 +105,11 @@ class Plan:
         """Steps, time and disk."""
         return estimate(self)
 
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What its author may not want, in whole sentences: rungs that come too early, a rule that stops nobody."""
+        return warnings_of(self)
+
     def scheduler(self) -> Scheduler:
         """The rule that decides who goes on, with nothing decided yet."""
         choice, metric = self.study.scheduler, self.study.metric
@@ -95,6 +119,7 @@ class Plan:
             mode=metric.mode,
             configurations=[configuration.config_id for configuration in self.configurations],
             reduction_factor=choice.reduction_factor,
+            confidence=choice.confidence,
             quantity=f"{metric.across_seeds} {metric.name}",
             unit=self.unit,
             **({"minimum": choice.minimum} if choice.name == "asha" else {}),
@@ -130,11 +155,13 @@ def make_plan(study: Study) -> Plan:
     chosen_later = study.searcher.name != "plan"
     configurations = () if chosen_later else _in_starting_order(study, expansion.configurations)
     count = study.samples if chosen_later else len(configurations)
+    rungs = rung_levels(study)
     return Plan(
         study=study,
         configurations=configurations,
         count=count,
-        rungs=rung_levels(study),
+        rungs=rungs,
+        seed_counts=seed_counts(study, len(rungs) - 1),
         product=_product(study, expansion, count),
         examples=expansion.configurations,
     )
@@ -147,6 +174,12 @@ def rung_levels(study: Study) -> tuple[int, ...]:
         return (amount,)
     grace = choice.grace or max(1, amount // choice.reduction_factor**2)
     return (*geometric_levels(grace, choice.reduction_factor, amount), amount)
+
+
+def seed_counts(study: Study, rungs: int) -> tuple[int, ...]:
+    """How many seeds of a configuration train up to each of `rungs` rungs, and to the budget."""
+    seeds = study.seeds
+    return seeds_at_rungs(seeds.start or len(seeds), len(seeds), rungs)
 
 
 def _in_starting_order(
@@ -170,8 +203,13 @@ def _shuffled(configurations: tuple[PlannedConfiguration, ...], draw_seed: int) 
 
 
 def _product(study: Study, expansion: Expansion, count: int) -> str:
-    seeds = len(study.seeds)
-    end = f"x {_counted(seeds, 'seed')} = {_counted(count * seeds, 'run')}"
+    seeds, confirm = len(study.seeds), study.confirm
+    race = "" if study.seeds.start is None else f" (racing, {study.seeds.start} at the start)"
+    end = f"x {_counted(seeds, 'seed')}{race} = {'at most ' if race else ''}{_counted(count * seeds, 'run')}"
+    if confirm is not None:
+        top = min(confirm.top, count)
+        fresh = _counted(confirm.seeds, "fresh seed")
+        end += f"; then the best {top} x {fresh} = {_counted(top * confirm.seeds, 'run')}"
     if study.searcher.name != "plan":
         return f"{_counted(count, 'configuration')} chosen by {study.searcher.name}, {end}"
     dimensions = study.dimensions

@@ -1,5 +1,7 @@
 """The seeds of a study: which ones, and how many of them a configuration begins with.
 
+In a study file, one of
+
     seeds: 8                       # 0, 1, ..., 7
     seeds: [0, 13, 42]
     seeds: {start: 2, full: 8}     # racing: 2 up to the first rung, more from rung to rung, 8 at the end

@@ -67,7 +67,7 @@ WIDER = "space.optimizer.learning_rate=[1e-3, 1e-2, 1e-1]"
         ),
     ],
 )
-def test_a_study_that_is_extended_becomes_the_larger_one(path: Path, overrides: list[str], additions: list[str]) -> None:
+def test_an_extended_study_becomes_the_larger_one(path: Path, overrides: list[str], additions: list[str]) -> None:
     launch(path)
     assert going_on(path, *overrides)[1] == additions
     study = launch(path, *overrides)
@@ -79,6 +79,23 @@ def test_a_study_that_is_extended_becomes_the_larger_one(path: Path, overrides: 
     assert runs(directory, *ends) == runs(larger, *ends)
     messages = [row["message"] for row in dicts(load(directory).events.filter("kind = 'extended'"))]
     assert sorted(messages) == sorted(additions)
+
+
+def test_more_samples_keep_the_draws_that_are_there(path: Path) -> None:
+    drawn = "space.optimizer.learning_rate={loguniform: [1e-3, 1e-1]}"
+    launch(path, drawn, "samples=2", most=1)
+    plan, additions = going_on(path, drawn, "samples=5")
+    assert (len(plan.configurations), additions) == (5, ["3 configurations beside the 2 that are there"])
+    with pytest.raises(RungError, match="draw_seed: 0 there, 1 now"):
+        going_on(path, drawn, "samples=5", "draw_seed=1")
+
+
+def test_a_searcher_may_choose_more_but_not_elsewhere(path: Path) -> None:
+    space, optuna = "space.optimizer.learning_rate={loguniform: [1e-3, 1e-1]}", "searcher.name=optuna"
+    launch(path, space, optuna, "samples=2")
+    assert going_on(path, space, optuna, "samples=3")[1] == ["samples: 2 become 3"]
+    with pytest.raises(RungError, match="optuna has learnt from this space"):
+        going_on(path, space.replace("1e-1", "1"), optuna, "samples=2")
 
 
 def test_a_longer_budget_goes_on_from_the_checkpoints_that_are_there(path: Path) -> None:
@@ -142,7 +159,7 @@ def test_the_same_study_written_otherwise_has_nothing_new(path: Path, overrides:
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("base.batch_size=4", r"base\.batch_size: 8 there, 4 now \(2 of the 2 configurations there would not be planned\)"),
+        ("base.batch_size=4", r"base\.batch_size: 8 there, 4 now \(2 of the 2 configurations there would not be"),
         ("seeds=[0, 2]", r"seeds: \[0, 1\] there, \[0, 2\] now \(its runs with seed 1 are there\)"),
         ("space.optimizer.learning_rate=[1e-3]", r"learning_rate.grid: .* \(1 of the 2 configurations"),
         ("budget.steps=10", r"budget\.amount: 20 there, 10 now \(runs have been trained beyond it\)"),

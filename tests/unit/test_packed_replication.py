@@ -73,6 +73,17 @@ def test_it_goes_on_from_its_checkpoints_to_the_same_numbers(assignment: Assignm
     assert [row["value"] for row in rows] == [row["value"] for row in expected]
 
 
+def test_seeds_that_join_later_train_up_to_the_others(assignment: Assignment) -> None:
+    expected = trained(dataclasses.replace(assignment, config_id="c000000000000"), 12)
+    replication = start(assignment)
+    assert [(row["seed"], row["step"]) for row in replication.advance(4, seeds=1)] == [(0, 4)]
+    assert [(row["seed"], row["step"]) for row in replication.advance(8, seeds=2)] == [(0, 8), (1, 8)]
+    assert not replication.has_ended
+    rows = replication.advance(12)
+    replication.close()
+    assert [row["value"] for row in rows] == [row["value"] for row in expected]
+
+
 def test_serial_goes_on_where_a_pack_stopped(assignment: Assignment) -> None:
     packed = trained(assignment, 5)
     serial = trained(dataclasses.replace(assignment, replication="serial"), 12)

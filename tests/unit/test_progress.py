@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from rung.results.store import TableWriter
-from rung.tuning.ledger import Ledger
+from rung.training.assignment import Goal
+from rung.tuning.ledger import Journal, Ledger
 from rung.tuning.progress import ProgressView, StepCounter, SweepShape
 from rung.tuning.schedulers import make_scheduler
+from rung.tuning.tasks import search_task
 
 IDS = ("c000000000001", "c000000000002")
 
@@ -43,7 +45,9 @@ def metric_row(config_id: str, seed: int, step: int) -> dict[str, Any]:
 
 def view(directory: Path, seeds: int) -> tuple[Ledger, ProgressView]:
     (directory / "study.json").write_text("{}")
-    ledger = Ledger(directory, "s", IDS, range(seeds), "asha")
+    tasks = [search_task(each, tuple(range(seeds))) for each in IDS]
+    goal = Goal(unit="steps", amount=100, metric="validation/loss", mode="min")
+    ledger = Ledger(Journal(directory, "s"), tasks, goal, "asha")
     rule = make_scheduler("asha", levels=(10,), mode="min", configurations=IDS)
     shape = SweepShape("s", "validation/loss", "min", steps_per_run=100, unit="steps")
     console = Console(file=StringIO(), width=120)

@@ -11,7 +11,7 @@ import pytest
 
 from rung.errors import Problem, StudyError
 from rung.plan import make_plan
-from rung.study import Study, differences, load_study, study_json
+from rung.study import Study, load_study, study_json
 
 GOOD = """\
 study: toy
@@ -359,7 +359,6 @@ BAD = {
     "racing from more": (with_line(7, "seeds: {start: 3, full: 2}"), 7, "seeds", "between 1 and all 2 seeds", ""),
     "half a race": (with_line(7, "seeds: {start: 3}"), 7, "seeds", "{start: 2, full: 8}", ""),
     "racing without rungs": (with_line(7, "seeds: {start: 1, full: 2}"), 7, "seeds", "has no rungs", "asha"),
-
     "key twice": (with_line(7, "seeds: 2\nseeds: 3"), 8, "seeds", "first in line 7", "keep one"),
     "optuna and a grid": (
         with_line(7, "seeds: 2\nsearcher: {name: optuna}").replace("[gpt, lstm]", "[gpt]"),
@@ -500,50 +499,20 @@ def test_the_resolved_study(write: Any) -> None:
     assert found["swept"] == ["model.kind"]
     assert (found["budget"]["unit"], found["budget"]["amount"]) == ("seconds", 90)
     assert found["rungs"] == [10, 30, 90]
-    assert found["seeds"] == [0, 1]
+    assert (found["seeds"], found["seeds_at_start"], found["confirm"]) == ([0, 1], None, None)
     assert found["metric"]["name"] == "validation/accuracy"
     assert found["base"]["optimizer"]["weight_decay"] == 1.0  # complete
     assert found["space"] == {"model.kind": {"grid": ["gpt", "lstm"]}}
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["storage=elsewhere"],
-        ["resources.concurrent=1"],
-        ["checkpoints.keep=all"],
-        ["failures.retries=0"],
-        ["base.model.layers=2"],  # the default
-        ["base.modulus=31.0"],
-        ["space.model={kind: {grid: [gpt, lstm]}}"],
-        ["metric.mode=max"],
-    ],
-)
-def test_the_same_study_written_otherwise(write: Any, overrides: list[str]) -> None:
-    assert differences(resolved(write()), resolved(write(), *overrides)) == []
-
-
-@pytest.mark.parametrize(
-    ("override", "path", "old", "new"),
-    [
-        ("base.modulus=37", "base.modulus", 31, 37),
-        ("seeds=3", "seeds", [0, 1], [0, 1, 2]),
-        ("seeds=[0, 2]", "seeds", [0, 1], [0, 2]),
-        ("space.model.kind=[gpt]", "space.model.kind.grid", ["gpt", "lstm"], ["gpt"]),
-        ("metric.select=best", "metric.select", "last", "best"),
-        ("draw_seed=1", "draw_seed", 0, 1),
-    ],
-)
-def test_a_difference_is_named(write: Any, override: str, path: str, old: Any, new: Any) -> None:
-    (difference,) = differences(resolved(write()), resolved(write(), override))
-    assert difference == (path, old, new)
-
-
-def test_a_wider_space_differs_in_its_list_and_its_samples(write: Any) -> None:
-    text = with_line(6, "  modulus: [5]\n  optimizer.learning_rate: {loguniform: [1e-3, 1]}")
-    old = resolved(write(text), "samples=2")
-    found = differences(old, resolved(write(text), "samples=4", "space.modulus=[5, 7]"))
-    assert [path for path, *_ in found] == ["space.modulus.grid", "samples"]
+def test_racing_and_confirmation_are_resolved_to_seeds(write: Any) -> None:
+    overrides = ["seeds={start: 1, full: 3}", "confirm={top: 2, seeds: 2}", "scheduler={name: asha, grace: 10}"]
+    found = resolved(write(), *overrides)
+    assert (found["seeds"], found["seeds_at_start"]) == ([0, 1, 2], 1)
+    assert found["confirm"] == {"top": 2, "seeds": [1_000_000_000, 1_000_000_001]}
+    study = load_study(write(), overrides)
+    assert study.seeds == (0, 1, 2)
+    assert pickle.loads(pickle.dumps(study)).seeds.start == 1
 
 
 def test_an_override_of_a_base_value_that_space_sweeps_is_refused(write: Any) -> None:

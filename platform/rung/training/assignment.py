@@ -48,6 +48,30 @@ class Goal:
     wall_clock: float | None = None
     """A cap in seconds beside the budget."""
 
+    def position(self, *, step: int, epoch: float | None, tokens: int, wall_seconds: float) -> float:
+        """How much of the budget a run has used up that stands there.
+
+        Raises:
+            ValueError: the budget counts epochs and the run has none.
+        """
+        match self.unit:
+            case "steps":
+                return step
+            case "tokens":
+                return tokens
+            case "wall_clock":
+                return wall_seconds
+            case "epochs":
+                if epoch is None:
+                    raise ValueError("the budget counts epochs, but this trainable's data is an endless stream")
+                return epoch
+
+    def is_used_up(self, *, step: int, epoch: float | None, tokens: int, wall_seconds: float) -> bool:
+        """Whether the budget, or the wall-clock cap beside it, is used up by a run that stands there."""
+        if self.wall_clock is not None and wall_seconds >= self.wall_clock:
+            return True
+        return self.position(step=step, epoch=epoch, tokens=tokens, wall_seconds=wall_seconds) >= self.amount
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -70,6 +94,16 @@ class Assignment:
     """Seconds of training that an interruption may cost, see `study.CheckpointPolicy`; None: no checkpoints at all."""
     keep_stopped: bool = False
     """Whether runs that the scheduler stops are saved where they stand."""
+    launch: int | None = None
+    """Number of the launch in provenance.json, for the rows."""
+
+    @property
+    def name(self) -> str:
+        """What the lock and the parts of the process are called that trains this: the configuration's id; in phase
+        confirm, where a run may be a trial of its own, the run's."""
+        if self.phase == "search":
+            return self.config_id
+        return self.run_id(self.seeds[0]) if len(self.seeds) == 1 else f"{self.config_id}-{self.phase}"
 
     def run_id(self, seed: int) -> str:
         """The id of the run with this seed."""

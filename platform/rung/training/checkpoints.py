@@ -2,10 +2,12 @@
 
     <directory>/step-0000001000/tensors.safetensors   model, optimizer, gradient filter and generator
                                 state.json            progress and optimizer constants
-                                complete.json         marker: the sizes of the other two
+                                complete.json         marker: size and CRC-32 of the other two
 
-A checkpoint counts only when its marker is there and the sizes agree, so that a kill in the middle of writing
-leaves the one before it in force. Nothing is renamed: object stores have no cheap rename.
+A checkpoint counts only when its marker is there, so that a kill in the middle of writing leaves the one before it in
+force. Nothing is renamed in order to finish it: object stores have no cheap rename. One that has its marker and cannot
+be read all the same is damaged: it is renamed to `damaged-step-...` and the one before it, or the start, takes its
+place, which costs time but no number, because training is deterministic.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import dataclasses
 import json
 import os
 import shutil
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rung.errors import StorageError
+from rung.results.parts import sync_folder
 from rung.training.run import Progress, Run
 from rung.training.schedules import PlateauState
 
 TENSORS, STATE, MARKER = "tensors.safetensors", "state.json", "complete.json"
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that was finished once and cannot be read any more; its text names it and the reason."""
 
 
 def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
@@ -40,12 +49,12 @@ def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
         save_file(_tensors(run), target / TENSORS)
         _sync(target / TENSORS)
         _write_json(target / STATE, _state(run))
-        sizes = {name: (target / name).stat().st_size for name in (TENSORS, STATE)}
-        _write_json(target / MARKER, sizes)
-        _sync(target)
-        _sync(directory)
-        # Only whole ones count: a torn checkpoint may well be the one with the highest step.
-        kept = [path for path in _candidates(directory) if is_complete(path)][:keep]
+        _write_json(target / MARKER, {name: _fingerprint(target / name) for name in (TENSORS, STATE)})
+        sync_folder(target)
+        sync_folder(directory)
+        # Not simply the highest steps: a torn or damaged checkpoint may well be the one with the highest.
+        older = (path for path in _candidates(directory) if path != target and is_complete(path))
+        kept = [target, *older][:keep]
         for old in _candidates(directory):
             if old not in kept:
                 shutil.rmtree(old)
@@ -59,37 +68,66 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return next((path for path in _candidates(directory) if is_complete(path)), None)
 
 
+def resume(new: Callable[[], Run], directory: Path) -> tuple[Run, list[str]]:
+    """A run as its newest readable checkpoint left it, or `new()` if there is none; damaged ones are set aside.
+
+    Returns:
+        The run, and one sentence for each checkpoint that was set aside.
+
+    Raises:
+        StorageError: a checkpoint belongs to a model of another shape, or a damaged one cannot be renamed.
+    """
+    notes: list[str] = []
+    while True:
+        run, checkpoint = new(), latest_checkpoint(directory)
+        if checkpoint is None:
+            return run, notes
+        try:
+            load_checkpoint(run, checkpoint)
+            return run, notes
+        except DamagedCheckpoint as error:
+            kept = _set_aside(checkpoint)
+            notes.append(f"{error}; it is now {kept.name}, and the run goes on from before it")
+
+
 def is_complete(checkpoint: Path) -> bool:
-    """Whether the marker is there and every file has the size that it says."""
-    try:
-        sizes = json.loads((checkpoint / MARKER).read_text())
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+    """Whether its marker is there, which is written last. Whether it can be read, only reading tells."""
+    return (checkpoint / MARKER).exists()
 
 
 def load_checkpoint(run: Run, checkpoint: Path) -> None:
     """Puts `run` where it stood when `checkpoint` was written.
 
     Raises:
-        StorageError: it is unreadable, or belongs to a model of another shape.
+        DamagedCheckpoint: it cannot be read; `run` is in no usable state.
+        StorageError: it is whole, but belongs to a model of another shape.
     """
-    try:
-        tensors = load_file(checkpoint / TENSORS, device=run.trainable.device)
-        state = json.loads((checkpoint / STATE).read_text())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise StorageError(f"cannot read the checkpoint {checkpoint}: {error}") from error
+    tensors, state = _read(checkpoint, run.trainable.device)
     parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "gradient_filter": {}, "generator": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
-        parts[part][rest] = tensor
-    _load_model(run, parts["model"], checkpoint)
-    run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
-    run.gradient_filter.load_state(parts["gradient_filter"])
-    run.generator.set_state(parts["generator"]["state"].cpu())
-    run.step_metrics = state["step_metrics"]
-    plateau = PlateauState(**state["progress"].pop("plateau"))
-    run.progress = Progress(**state["progress"], plateau=plateau)
+        parts.setdefault(part, {})[rest] = tensor
+    _check_model(run, parts["model"], checkpoint)
+    try:
+        run.model.load_state_dict(parts["model"], strict=False)
+        run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
+        run.gradient_filter.load_state(parts["gradient_filter"])
+        run.generator.set_state(parts["generator"]["state"].cpu())
+        run.step_metrics = state["step_metrics"]
+        plateau = PlateauState(**state["progress"].pop("plateau"))
+        run.progress = Progress(**state["progress"], plateau=plateau)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        text = f"{checkpoint} was not written by this version of rung: {type(error).__name__}: {error}"
+        raise DamagedCheckpoint(text) from error
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    target = _unused(checkpoint.with_name(f"damaged-{checkpoint.name}"))
+    try:
+        checkpoint.rename(target)
+    except OSError as error:
+        raise StorageError(f"cannot rename the damaged checkpoint {checkpoint}: {error.strerror}") from error
+    return target
 
 
 def save_model(run: Run, path: Path) -> None:
@@ -127,7 +165,20 @@ def _model_tensors(run: Run) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _load_model(run: Run, tensors: dict[str, torch.Tensor], checkpoint: Path) -> None:
+def _read(checkpoint: Path, device: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and the state of a checkpoint, after a look at sizes and checksums."""
+    try:
+        for name, expected in json.loads((checkpoint / MARKER).read_text()).items():
+            if _fingerprint(checkpoint / name) != expected:
+                raise ValueError(f"{name} is not as it was written")
+        return load_file(checkpoint / TENSORS, device=device), json.loads((checkpoint / STATE).read_text())
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{checkpoint} cannot be read: {error}") from error
+
+
+def _check_model(run: Run, tensors: dict[str, torch.Tensor], checkpoint: Path) -> None:
+    """Refused, not set aside: only other code makes another model of the same configuration, and to train on with it
+    would put rows of two models under one run."""
     expected = _model_tensors(run)
     wrong = sorted(
         name
@@ -138,9 +189,9 @@ def _load_model(run: Run, tensors: dict[str, torch.Tensor], checkpoint: Path) ->
         raise StorageError(
             f"{checkpoint} belongs to another model: {', '.join(wrong[:3])}"
             + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-            + " differ in name or shape"
+            + " differ in name or shape. Has the trainable's code changed? Go on with the code that wrote it, or give "
+            "the study another name"
         )
-    run.model.load_state_dict(tensors, strict=False)
 
 
 def _state(run: Run) -> dict[str, Any]:
@@ -178,9 +229,15 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Makes a file, or the names in a folder, survive a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Makes what another library has written survive a loss of power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _fingerprint(path: Path) -> dict[str, int]:
+    """Size in bytes and CRC-32 of a file."""
+    size = checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+    return {"size": size, "crc32": checksum}

@@ -8,7 +8,13 @@ numbers independent of how many cores the machine has.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+
+import rung
+from rung.errors import RungError
+from rung.provenance import CODE_VARIABLE
 
 # glibc gives large blocks back to the system after every free and gets them again, page fault by page fault; with
 # these thresholds (256 MiB) it keeps them. Only read at process start.
@@ -39,3 +45,26 @@ def apply(variables: Mapping[str, str], threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def import_snapshot() -> None:
+    """Lets this training process import the copy of the code that its launch has made, and nothing edited since.
+
+    Ray puts the driver's working directory and its script's folder before PYTHONPATH, so the copy has to be put before
+    them here. `rung` itself has been imported by then.
+
+    Raises:
+        RungError: `rung` was imported from elsewhere.
+    """
+    folder = os.environ.get(CODE_VARIABLE)
+    if folder is None:
+        return
+    if sys.path[0] != folder:
+        sys.path.insert(0, folder)
+    own = Path(rung.__file__)
+    if not own.is_relative_to(folder):
+        raise RungError(
+            f"this training process has imported rung from {own.parent}, not from the copy of its launch, {folder}. "
+            "Start the command in another folder than the one that holds `rung`; on a cluster, the study's directory "
+            "must be on storage that every machine sees"
+        )

@@ -36,7 +36,7 @@ class PackedReplication(Replication):
         if obstacle is not None:
             raise RungError(f"these runs cannot be trained together: {obstacle}; use replication: serial")
         members = []
-        for seed in self.assignment.seeds:
+        for seed in self._seeds:
             if seed not in self._failed:
                 with self._guarded(seed):
                     run = self._run(seed)

@@ -35,6 +35,7 @@ class TableRecorder:
             "seed": run.trainable.seed,
             "phase": assignment.phase,
             "attempt": writer.attempt,
+            "launch": assignment.launch,
         }
         self._checkpoints = assignment.checkpoints(run.trainable.seed)
         self._last_checkpoint = self._left = time.monotonic()

@@ -24,7 +24,7 @@ from rung.locks import FileLock
 from rung.results.store import TableWriter
 from rung.trainable import find_trainable
 from rung.training.assignment import Assignment
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint
+from rung.training.checkpoints import resume
 from rung.training.recorder import TableRecorder
 from rung.training.run import Progress, Report, Run
 
@@ -63,20 +63,24 @@ class Replication(ABC):
         self._trainable = find_trainable(assignment.trainable)
         self._config = self._trainable.Config.model_validate(assignment.config)
         # The process of a killed driver may live for some seconds more, and must not write beside this one.
-        lock = Path(assignment.directory) / "checkpoints" / f"{assignment.config_id}.lock"
+        lock = Path(assignment.directory) / "checkpoints" / f"{assignment.name}.lock"
         self._lock = FileLock(lock, wait=WAIT_FOR_PREDECESSOR)
-        self._writer = TableWriter(Path(assignment.directory), "metrics", assignment.config_id)
+        self._writer = TableWriter(Path(assignment.directory), "metrics", assignment.name)
         self._runs: dict[int, Run] = {}
         self._recorders: dict[int, TableRecorder] = {}
         self._failed: dict[int, Progress] = {}
+        self._set_aside: list[tuple[str, str]] = []
+        self._seeds = assignment.seeds
 
     @property
     def has_ended(self) -> bool:
         """Whether no run of the configuration can go on."""
         return all(seed in self._failed or self._ended(seed) for seed in self.assignment.seeds)
 
-    def advance(self, level: float) -> list[dict[str, object]]:
-        """Takes every run that has not ended to `level`, and returns one row of the table `runs` for each."""
+    def advance(self, level: float, seeds: int | None = None) -> list[dict[str, object]]:
+        """Takes every run that has not ended to `level`, and returns one row of the table `runs` for each that has
+        begun. Only the first `seeds` of them are trained if that is given: the others join at a later level."""
+        self._seeds = self.assignment.seeds[:seeds]
         self._train(level)
         self._writer.flush()
         return self.rows()
@@ -90,6 +94,11 @@ class Replication(ABC):
     def failed(self) -> dict[int, str]:
         """Seeds whose runs have failed, with the texts of their errors."""
         return {seed: progress.error or "" for seed, progress in self._failed.items()}
+
+    def set_aside(self) -> list[tuple[str, str]]:
+        """Checkpoints found damaged since the last call: ids of their runs, and what was done, in a sentence."""
+        found, self._set_aside = self._set_aside, []
+        return found
 
     def give_up(self, failed: Mapping[int, str]) -> None:
         """Does not try these seeds again: they have failed before, in this sweep."""
@@ -145,11 +154,16 @@ class Replication(ABC):
 
     def _open(self, seed: int) -> Run:
         assignment = self.assignment
-        trainable = self._trainable(self._config, seed, assignment.device)
-        run = Run(trainable, assignment.run_id(seed), assignment.goal)
-        checkpoint = latest_checkpoint(assignment.checkpoints(seed))
-        if checkpoint is not None:
-            load_checkpoint(run, checkpoint)
+
+        def new() -> Run:
+            trainable = self._trainable(self._config, seed, assignment.device)
+            return Run(trainable, assignment.run_id(seed), assignment.goal)
+
+        run, notes = resume(new, assignment.checkpoints(seed))
+        run.reopen()
+        for note in notes:
+            self._set_aside.append((run.run_id, note))
+            log.warning("run %s: %s", run.run_id, note)
         return run
 
     def _fail(self, seed: int, error: Exception) -> None:
@@ -190,6 +204,7 @@ class Replication(ABC):
             "threads": torch.get_num_threads(),
             "device": assignment.device,
             "host": platform.node(),
+            "launch": assignment.launch,
             "updated_at": datetime.now(UTC),
         }
 

@@ -111,22 +111,21 @@ class Run:
     def position(self) -> float:
         """How much of the budget is used up, in the goal's unit."""
         progress = self.progress
-        match self.goal.unit:
-            case "steps":
-                return progress.step
-            case "tokens":
-                return progress.tokens
-            case "wall_clock":
-                return progress.wall_seconds
-            case "epochs":
-                if self.epoch is None:
-                    raise ValueError("the budget counts epochs, but this trainable's data is an endless stream")
-                return self.epoch
+        return self.goal.position(
+            step=progress.step, epoch=self.epoch, tokens=progress.tokens, wall_seconds=progress.wall_seconds
+        )
 
     def is_used_up(self) -> bool:
         """Whether the budget, or the wall-clock cap beside it, is used up."""
-        cap = self.goal.wall_clock
-        return self.position() >= self.goal.amount or (cap is not None and self.progress.wall_seconds >= cap)
+        progress = self.progress
+        return self.goal.is_used_up(
+            step=progress.step, epoch=self.epoch, tokens=progress.tokens, wall_seconds=progress.wall_seconds
+        )
+
+    def reopen(self) -> None:
+        """Goes on if the run had come to the end of a budget that has been made longer since."""
+        if self.progress.ended_by in ("budget", "wall_clock") and not self.is_used_up():
+            self.progress.status, self.progress.ended_by = "running", None
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""

@@ -12,7 +12,7 @@ class SerialReplication(Replication):
     kind = "serial"
 
     def _train(self, level: float) -> None:
-        for seed in self.assignment.seeds:
+        for seed in self._seeds:
             if seed not in self._failed:
                 with self._guarded(seed):
                     self._advance_run(seed, level)

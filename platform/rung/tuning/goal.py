@@ -26,7 +26,7 @@ def goal_of(study: Study) -> Goal:
     )
 
 
-def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignment:
+def assignment_of(study: Study, configuration: PlannedConfiguration, launch: int | None = None) -> Assignment:
     """The runs of one configuration, as a training process takes them."""
     return Assignment(
         directory=str(study.directory.resolve()),  # Ray changes the working directory of its workers
@@ -40,6 +40,7 @@ def assignment_of(study: Study, configuration: PlannedConfiguration) -> Assignme
         device="cuda" if study.resources.gpus else "cpu",
         checkpoint_seconds=study.checkpoints.seconds,
         keep_stopped=study.checkpoints.keep == "all",
+        launch=launch,
     )
 
 

@@ -21,9 +21,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rung.identity import run_id
 from rung.results.statistics import mean_interval
-from rung.tuning.ledger import Ledger, State
+from rung.tuning.ledger import Ledger, Row, State
 from rung.tuning.schedulers import RungRow, Scheduler
 
 log = logging.getLogger(__name__)
@@ -183,17 +182,19 @@ class ProgressView:
         if whole is None:
             return None
         left = 0
-        for config_id, state in list(self._ledger.states.items()):
+        for name, state in list(self._ledger.states.items()):
             if state in ("waiting", "running", "paused"):
-                for seed in self._ledger.seeds:
-                    left += max(0, whole - self._counter.steps.get(run_id(config_id, seed), 0))
+                task = self._ledger.tasks[name]
+                for seed in task.seeds:
+                    left += max(0, whole - self._counter.steps.get(task.run_id(seed), 0))
         return left
 
     def _best(self) -> str | None:
         """The best configuration among those that have come furthest, with its interval."""
-        candidates = []
-        for config_id, runs in list(self._ledger.runs.items()):
-            rows = list(runs.values())  # the driver's thread may add one meanwhile
+        candidates, configurations = [], dict[str, list[Row]]()
+        for name, runs in list(self._ledger.runs.items()):  # the driver's thread may add one meanwhile
+            configurations.setdefault(self._ledger.tasks[name].config_id, []).extend(list(runs.values()))
+        for config_id, rows in configurations.items():
             values = [row["value"] for row in rows if row.get("value") is not None]
             if values:
                 furthest = max(row["step"] for row in rows)

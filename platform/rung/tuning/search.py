@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,8 @@ from rung.study import Study
 from rung.tuning.goal import aggregation_of, assignment_of
 from rung.tuning.ledger import Ledger
 from rung.tuning.schedulers import Scheduler
-from rung.tuning.study_directory import configuration_rows
+from rung.tuning.study_directory import configuration_rows, stored_configuration
+from rung.tuning.tasks import Task, search_task
 from rung.tuning.trial import TrialTask
 
 MILESTONES = 20
@@ -33,7 +35,7 @@ class Search:
     samples: int
 
 
-def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler, threads: int) -> Search:
+def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> Search:
     """What is left to try of a study.
 
     Raises:
@@ -43,17 +45,39 @@ def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler, threads
     def parameters(configuration: PlannedConfiguration) -> dict[str, Any]:
         decided = ledger.levels_decided(configuration.config_id)
         compared = [level for level in rule.levels_of(configuration.config_id) if level not in decided]
-        return TrialTask(
-            assignment=assignment_of(study, configuration),
-            levels=tuple(sorted({*compared, *milestones(plan, configuration), plan.rungs[-1]})),
+        levels = sorted({*compared, *milestones(plan, configuration), plan.rungs[-1]})
+        task = TrialTask(
+            assignment=assignment_of(study, configuration, ledger.journal.launch),
+            levels=tuple((level, plan.seeds_at(level)) for level in levels),
             aggregation=aggregation_of(study, configuration.config),
-            threads=threads,
-        ).as_parameters()
+            threads=study.resources.cpus,
+            confidence=study.scheduler.confidence,
+        )
+        return task.as_parameters()
 
     if study.searcher.name == "plan":
         left = [each for each in plan.configurations if ledger.states[each.config_id] == "waiting"]
         return Search({"trial": tune.grid_search([parameters(each) for each in left])}, None, 1)
     return _optuna(study, ledger, parameters)
+
+
+def confirmation_of(study: Study, plan: Plan, ledger: Ledger, chosen: Sequence[PlannedConfiguration]) -> Search:
+    """What is left to try of phase confirm: the tasks of its ledger, each to the end of the budget."""
+    configurations = {each.config_id: each for each in chosen}
+
+    def parameters(task: Task) -> dict[str, Any]:
+        configuration = configurations[task.config_id]
+        assignment = assignment_of(study, configuration, ledger.journal.launch)
+        whole = TrialTask(
+            assignment=dataclasses.replace(assignment, phase="confirm", seeds=task.seeds),
+            levels=tuple((level, len(task.seeds)) for level in (*milestones(plan, configuration), plan.rungs[-1])),
+            aggregation=aggregation_of(study, configuration.config),
+            threads=study.resources.cpus,
+        )
+        return whole.as_parameters()
+
+    left = [task for name, task in ledger.tasks.items() if ledger.states[name] == "waiting"]
+    return Search({"trial": tune.grid_search([parameters(task) for task in left])}, None, 1)
 
 
 def milestones(plan: Plan, configuration: PlannedConfiguration) -> list[int]:
@@ -70,6 +94,10 @@ def milestones(plan: Plan, configuration: PlannedConfiguration) -> list[int]:
 def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfiguration], dict[str, Any]]) -> Search:
     from rung.tuning.optuna_searcher import OptunaSearcher
 
+    def record(configuration: PlannedConfiguration) -> None:
+        ledger.journal.add_configurations(configuration_rows(study, [configuration], ledger.journal.launch))
+        ledger.add(search_task(configuration.config_id, study.seeds, study.seeds.start), configuration.label)
+
     resolver = resolver_of(study)
     searcher = OptunaSearcher(
         resolver,
@@ -78,11 +106,11 @@ def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfigura
         mode=study.metric.mode,
         ledger=ledger,
         task=parameters,
-        record=lambda configuration: ledger.add_configurations(configuration_rows(study, [configuration])),
+        record=record,
     )
     ended = 0
     for row in dicts(load(ledger.directory).configurations.order("plan_index")):
-        configuration = _stored(study, row)
+        configuration = stored_configuration(study, row)
         if ledger.states[configuration.config_id] == "waiting":
             searcher.resume(configuration)
             continue
@@ -91,17 +119,3 @@ def _optuna(study: Study, ledger: Ledger, parameters: Callable[[PlannedConfigura
         if aggregate is not None:
             searcher.learn(configuration.values, aggregate)
     return Search({}, searcher, study.samples - ended)
-
-
-def _stored(study: Study, row: Mapping[str, Any]) -> PlannedConfiguration:
-    """A configuration from its row."""
-    config = resolver_of(study).model.model_validate_json(row["config_json"])
-    return PlannedConfiguration(
-        config_id=row["config_id"],
-        label=row["label"],
-        config=config,
-        values=config.model_dump(mode="json"),
-        swept={},
-        index=row["plan_index"],
-        sample=row["sample"],
-    )

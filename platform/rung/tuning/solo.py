@@ -16,13 +16,14 @@ from rich.console import Console
 from rung.errors import RungError
 from rung.locks import study_lock
 from rung.plan import Plan, PlannedConfiguration
-from rung.provenance import append_launch, launch_record
+from rung.provenance import record_launch
 from rung.results.store import compact
-from rung.study import Study
+from rung.study import Study, study_json
 from rung.training import environment
 from rung.tuning.goal import assignment_of
-from rung.tuning.ledger import Ledger
+from rung.tuning.ledger import Journal, Ledger
 from rung.tuning.study_directory import configuration_rows, write_study
+from rung.tuning.tasks import search_task
 
 SUFFIX = ".solo"
 
@@ -72,9 +73,13 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
     with study_lock(directory):
         shutil.rmtree(directory / "tables", ignore_errors=True)
         write_study(directory, study, plan, text)
-        append_launch(directory / "provenance.json", launch_record(threads))
-        ledger = Ledger(directory, study.study, [configuration.config_id], study.seeds, "none", study.replication)
-        ledger.add_configurations(configuration_rows(study, [configuration]))
+        configs = [configuration.config]
+        launch = record_launch(directory, study_json(study, plan), study.trainable, threads, configs)
+        assignment = dataclasses.replace(assignment, launch=launch.number)
+        journal = Journal(directory, study.study, launch.number)
+        journal.add_configurations(configuration_rows(study, [configuration], launch.number))
+        task = search_task(configuration.config_id, study.seeds)
+        ledger = Ledger(journal, [task], assignment.goal, "none", study.replication)
         ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
         replication = start(assignment, show, catch=False)
         ledger.start(configuration.config_id)
@@ -83,6 +88,6 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         finally:
             ledger.report(configuration.config_id, replication.rows())
             replication.close()
-            ledger.close()
+            journal.close()
         compact(directory)
     return directory

@@ -11,26 +11,28 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from rung.errors import RungError
 from rung.locks import study_lock
 from rung.plan import Plan
-from rung.provenance import append_launch, launch_record
 from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
 from rung.tuning.ledger import Ledger
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
-from rung.tuning.schedulers import Scheduler
-from rung.tuning.study_directory import configuration_rows, open_directory
+from rung.tuning.schedulers import Scheduler, make_scheduler
+from rung.tuning.study_directory import OpenedStudy, best_of_search, open_study
+
+if TYPE_CHECKING:
+    from rung.tuning.search import Search
 
 # Tune prints, logs and warns about files of its own that nobody reads here.
 _QUIET = {
@@ -51,14 +53,14 @@ class Outcome:
 
     directory: Path
     states: dict[str, str]
-    """Configuration id to waiting, completed, stopped or failed."""
+    """Of the search: configuration id to waiting, completed, stopped or failed."""
     failed_runs: int
     was_complete: bool
     """Whether there was nothing left to do."""
 
 
 def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool = False) -> Outcome:
-    """Runs what is left of a study.
+    """Runs what is left of a study: the search, then the confirmation.
 
     Args:
         study, plan: the study and its expansion.
@@ -67,8 +69,9 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         debug: leaves Ray's and Tune's own messages on.
 
     Raises:
-        RungError: another study or another driver in the same directory, storage that cannot be written, resources
+        RungError: a study in the same directory that this one cannot go on with, another driver there, resources
             that this Ray does not have.
+        StorageError: the directory cannot be read or written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything reported so far is on disk.
     """
     directory = study.directory.resolve()
@@ -78,51 +81,99 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
     else:
         _check_resources(study, {"CPU": float(os.cpu_count() or 1)})
     with study_lock(directory):
-        open_directory(directory, study, plan, text)
-        append_launch(directory / "provenance.json", launch_record(study.resources.cpus))
-        config_ids = [configuration.config_id for configuration in plan.configurations]
-        ledger = Ledger(directory, study.study, config_ids, study.seeds, study.scheduler.name, study.replication)
+        opened = open_study(directory, study, plan, text)
+        for line in opened.notices:
+            console.print(line, highlight=False, soft_wrap=True)
+        sweep = _Sweep(opened, console, debug)
         try:
-            was_complete = _sweep(study, plan, ledger, console, debug)
+            was_complete = sweep.run()
         except KeyboardInterrupt:
-            ledger.event("interrupted", "the driver was asked to stop")
+            opened.journal.event("interrupted", "the driver was asked to stop")
             raise
         finally:
-            ledger.close()
-        keep_checkpoints(ledger, study.checkpoints.keep)
+            opened.journal.close()
+        keep_checkpoints(directory, study.checkpoints.keep)
         compact(directory)
-        return Outcome(directory, dict(ledger.states), ledger.failed_runs(), was_complete)
+        failed = sum(ledger.failed_runs() for ledger in sweep.ledgers)
+        return Outcome(directory, dict(opened.search.states), failed, was_complete)
 
 
-def _sweep(study: Study, plan: Plan, ledger: Ledger, console: Console, debug: bool) -> bool:
-    ledger.event("resume" if ledger.is_resumed else "launch", plan.product)
-    ledger.add_configurations(configuration_rows(study, plan.configurations))
-    rule = plan.scheduler()
-    _restore(rule, ledger)
-    if not ledger.unfinished() and len(ledger.states) >= plan.count:
+class _Sweep:
+    """One launch of a study, from phase to phase; Ray is started when there is something to train."""
+
+    def __init__(self, opened: OpenedStudy, console: Console, debug: bool) -> None:
+        self.opened = opened
+        self.study, self.plan, self.journal = opened.plan.study, opened.plan, opened.journal
+        self.ledgers = [opened.search]
+        self._console = console
+        self._debug = debug
+        self._has_ray = False
+
+    def run(self) -> bool:
+        """Trains what is left; returns whether there was nothing."""
+        with ExitStack() as stack:
+            searched = self._search(stack)
+            confirmed = self.study.confirm is not None and self._confirm(stack)
+        if searched or confirmed:
+            failed = sum(ledger.failed_runs() for ledger in self.ledgers)
+            self.journal.event("finished", f"{failed} failed runs")
+        return not (searched or confirmed)
+
+    def _search(self, stack: ExitStack) -> bool:
+        plan, ledger = self.plan, self.opened.search
+        rule = plan.scheduler()
+        restore_rule(rule, ledger)
+        if ledger.is_complete and len(ledger.states) >= plan.count:
+            return False
+        self._start_ray(stack)
+        from rung.tuning.search import search_of
+
+        with ProgressView(_shape(self.study, plan), ledger, rule, self._console):
+            _fit(self.study, ledger, rule, search_of(self.study, plan, ledger, rule))
         return True
-    with _interruptible(), _ray(study, debug), ProgressView(_shape(study, plan), ledger, rule, console):
-        _fit(study, plan, ledger, rule)
-    ledger.event("finished", f"{ledger.failed_runs()} failed runs")
-    return False
+
+    def _confirm(self, stack: ExitStack) -> bool:
+        """Trains the best configurations with fresh seeds, once the search is over."""
+        chosen = best_of_search(self.opened)
+        ledger = self.opened.confirmation([each.config_id for each in chosen])
+        self.ledgers.append(ledger)
+        if ledger.is_complete:
+            return False
+        labels = "; ".join(f"{each.label or 'base'} ({each.config_id})" for each in chosen)
+        self.journal.event("confirm", f"the best of the search, with fresh seeds: {labels}")
+        self._console.print(f"confirming with fresh seeds: {labels}", highlight=False)
+        self._start_ray(stack)
+        from rung.tuning.search import confirmation_of
+
+        rule = make_scheduler("fifo", levels=(), mode=self.study.metric.mode, configurations=())
+        with ProgressView(_shape(self.study, self.plan), ledger, rule, self._console):
+            _fit(self.study, ledger, rule, confirmation_of(self.study, self.plan, ledger, chosen))
+        return True
+
+    def _start_ray(self, stack: ExitStack) -> None:
+        if not self._has_ray:
+            stack.enter_context(_interruptible())
+            stack.enter_context(_ray(self.study, self.opened.launch.variables, self._debug))
+            self._has_ray = True
 
 
-def _restore(rule: Scheduler, ledger: Ledger) -> None:
+def restore_rule(rule: Scheduler, ledger: Ledger) -> None:
     """Puts the rule where it stood: its decisions, and who takes part in no further comparison."""
     rule.restore(ledger.decisions)
-    for config_id, state in list(ledger.states.items()):
-        if state == "completed":
-            ledger.decide(rule.withdraw(config_id))
+    for name, state in list(ledger.states.items()):
+        if ledger.lacks_decisions(name, rule.levels_of(name)):
+            ledger.repeat(name, "a decision about it was lost with a damaged part")
+        elif state == "completed":
+            ledger.decide(rule.withdraw(name))
 
 
-def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
+def _fit(study: Study, ledger: Ledger, rule: Scheduler, search: Search) -> None:
+    """Lets Tune train what a search gives."""
     from ray import tune
 
-    from rung.tuning.search import search_of
     from rung.tuning.trial import ConfigurationTrial
     from rung.tuning.tune_scheduler import StartCallback, StorageStopper, TuneScheduler
 
-    search = search_of(study, plan, ledger, rule, threads=study.resources.cpus)
     scheduler = TuneScheduler(rule, ledger)
     scratch = ledger.directory / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -142,7 +193,7 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
             name="scratch",
             storage_path=str(scratch.resolve()),
             verbose=0,
-            callbacks=[StartCallback(ledger)],
+            callbacks=[StartCallback(ledger, scheduler)],
             stop=StorageStopper(scheduler),
             failure_config=tune.FailureConfig(max_failures=study.failures.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -155,8 +206,8 @@ def _fit(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> None:
     if scheduler.storage_error is not None:
         raise scheduler.storage_error
     shutil.rmtree(scratch, ignore_errors=True)
-    for config_id in [each for each, state in ledger.states.items() if state in ("waiting", "running", "paused")]:
-        ledger.fail(config_id, "Ray Tune ended without having trained it to its end")
+    for name in [each for each, state in ledger.states.items() if state in ("waiting", "running", "paused")]:
+        ledger.fail(name, "Ray Tune ended without having trained it to its end")
 
 
 def _concurrent_trials(study: Study) -> int | None:
@@ -178,13 +229,13 @@ def _concurrent_trials(study: Study) -> int | None:
 
 
 def _trial_name(trial: Any) -> str:
-    return str(trial.config["trial"]["config_id"])
+    return str(trial.config["trial"]["name"])
 
 
 @contextmanager
-def _ray(study: Study, debug: bool) -> Iterator[None]:
+def _ray(study: Study, snapshot: Mapping[str, str], debug: bool) -> Iterator[None]:
     """Joins the Ray of RAY_ADDRESS, or starts one on this machine, with what a training process needs."""
-    variables = environment.process_environment(study.resources.cpus)
+    variables = {**environment.process_environment(study.resources.cpus), **snapshot}
     os.environ.update(_QUIET)
     os.environ.update(variables)  # a Ray started here hands its environment on to its workers
     import ray

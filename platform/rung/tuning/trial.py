@@ -1,4 +1,4 @@
-"""Tune's trial: one configuration with all its runs, taken from rung to rung.
+"""Tune's trial: the runs of one task (a configuration's, in the search), taken from rung to rung.
 
 Tune is told one aggregated row per rung. Everything else (rows, checkpoints) goes from here straight to the study's
 directory, so nothing depends on Tune's own files: a trial that starts anywhere picks up from there.
@@ -32,14 +32,16 @@ class TrialTask:
     """What one trial does: an assignment, the rungs that still lie before it, and how its runs become one value."""
 
     assignment: Assignment
-    levels: tuple[float, ...]
-    """Ascending; the last one is the whole budget."""
+    levels: tuple[tuple[float, int], ...]
+    """Ascending, each with how many seeds train up to it; the last one is the whole budget."""
     aggregation: Aggregation
     threads: int = 1
+    confidence: float | None = None
+    """Of the interval around that value; None: the scheduler does not look at it."""
 
     def as_parameters(self) -> dict[str, Any]:
         """What Tune is given. It replaces objects in a search space by placeholders, so the task travels as text."""
-        return {"config_id": self.assignment.config_id, "task": json.dumps(dataclasses.asdict(self))}
+        return {"name": self.assignment.name, "task": json.dumps(dataclasses.asdict(self))}
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> TrialTask:
@@ -51,7 +53,8 @@ class TrialTask:
             **{**data["assignment"], "seeds": tuple(data["assignment"]["seeds"])},
             goal=Goal(**goal, target=Target(**target) if target else None),
         )
-        return cls(assignment, tuple(data["levels"]), Aggregation(**data["aggregation"]), data["threads"])
+        levels = tuple((level, seeds) for level, seeds in data["levels"])
+        return cls(assignment, levels, Aggregation(**data["aggregation"]), data["threads"], data["confidence"])
 
 
 class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
@@ -72,6 +75,7 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         self._levels = list(self._task.levels)
         try:
             self.cleanup()
+            environment.import_snapshot()
             environment.apply({}, self._task.threads)
             from rung.training.replication import start  # brings torch, which the driver does without
 
@@ -81,13 +85,13 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
             self._error = error  # Tune loses a trial whose reset raises: tell it with the next result
 
     def step(self) -> dict[str, object]:
-        level = self._levels.pop(0)
-        result: dict[str, object] = {"config_id": self._task.assignment.config_id, "level": level}
+        level, seeds = self._levels.pop(0)
+        result: dict[str, object] = {"name": self._task.assignment.name, "level": level}
         try:
             if self._error is not None:
                 raise self._error
             assert self._replication is not None
-            rows = self._replication.advance(level)
+            rows = self._replication.advance(level, seeds)
         except Exception as error:
             # Runs that raise are rows; this is the platform's own trouble. It travels as a result, because Tune tells
             # its scheduler that a trial failed, but not why.
@@ -96,7 +100,9 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         return {
             **result,
             "value": self._task.aggregation.value(rows),
+            "margin": self._task.aggregation.margin(rows, self._task.confidence),
             "rows": rows,
+            "set_aside": self._replication.set_aside(),
             "ended": self._replication.has_ended or not self._levels,
         }
 
@@ -113,7 +119,7 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         if checkpoint:
-            self._levels = list(checkpoint["levels"])
+            self._levels = [(level, seeds) for level, seeds in checkpoint["levels"]]
             if self._replication is not None:
                 self._replication.give_up(checkpoint["failed"])
 

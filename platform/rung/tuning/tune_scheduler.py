@@ -35,6 +35,7 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         self._ledger = ledger
         self._trials: dict[str, Trial] = {}
         self._released: set[str] = set()
+        self._given_up: dict[Trial, TuneController] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its scheduler for Tuner.restore, which is never used here: the ledger holds open files.
@@ -51,20 +52,22 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         return next(paused, None) or next(pending, None)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
-        config_id, level = result["config_id"], result["level"]
+        config_id, level = result["name"], result["level"]
         if "storage_error" in result:
             self.storage_error = StorageError(result["storage_error"])
             return str(TrialScheduler.STOP)
         if "error" in result:
             self._lose(tune_controller, config_id, result["error"])
             return str(TrialScheduler.STOP)
+        for run_id, message in result["set_aside"]:
+            self._ledger.event("checkpoint_set_aside", message, config_id, run_id)
         self._ledger.report(config_id, result["rows"])
         if result["ended"]:
             self._finish(tune_controller, config_id, level, result["value"])
             return str(TrialScheduler.STOP)
         if level not in self._rule.levels_of(config_id):
             return str(TrialScheduler.CONTINUE)  # a milestone, where nothing is decided
-        decided = self._rule.report(config_id, int(level), result["value"])
+        decided = self._rule.report(config_id, int(level), result["value"], result["margin"])
         own = [decision for decision in decided if decision.config_id == config_id]
         if level in self._ledger.levels_decided(config_id):
             return str(TrialScheduler.CONTINUE)  # a restarted trial tells again what was decided before
@@ -79,12 +82,26 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         """The process of a trial died."""
         config_id = _config_id(trial)
-        # Tune has set the status to ERROR already when it is about to start the trial again. It does not do so when the
-        # process dies while it takes over a task: then the configuration has failed, and the next command goes on.
         if trial.should_recover() and trial.status == Trial.ERROR:
+            # Tune is about to start it again, which it would never do if it still waited for the dead process to take
+            # over the trial's task.
+            tune_controller._resetting_trials.discard(trial)
             self._ledger.event("trial_restarted", "its process died; it goes on in another", config_id)
             return
+        if trial.should_recover() and trial.temporary_state.ray_actor is None:
+            # Tune hears twice of a process that dies while it takes over a task or saves: from the process and from
+            # the task. The first time it has put the trial back into its queue; now it is about to give it up. As one
+            # that has been given up already it is left alone, until `StartCallback` puts it back.
+            tune_controller._set_trial_status(trial, Trial.ERROR)
+            self._given_up[trial] = tune_controller
+            return
         self._lose(tune_controller, config_id, "the process of this configuration died too often")
+
+    def put_back(self, trial: Trial) -> None:
+        """Lets Tune go on with a trial that it has given up without need; see `on_trial_error`."""
+        controller = self._given_up.pop(trial, None)
+        if controller is not None:
+            controller._set_trial_status(trial, Trial.PENDING)
 
     def _lose(self, controller: TuneController, config_id: str, error: str) -> None:
         self._ledger.fail(config_id, error)
@@ -130,10 +147,11 @@ class StorageStopper(Stopper):  # type: ignore[misc]
 
 
 class StartCallback(Callback):  # type: ignore[misc]
-    """Tells the ledger when Tune starts a trial, or takes up a paused one."""
+    """Tells the ledger when Tune starts a trial, or takes up a paused one, and the scheduler when it gives one up."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, scheduler: TuneScheduler) -> None:
         self._ledger = ledger
+        self._scheduler = scheduler
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # pickled by Tune, never restored: see TuneScheduler
@@ -141,6 +159,9 @@ class StartCallback(Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._ledger.start(_config_id(trial))
 
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._scheduler.put_back(trial)
+
 
 def _config_id(trial: Trial) -> str:
-    return str(trial.config["trial"]["config_id"])
+    return str(trial.config["trial"]["name"])

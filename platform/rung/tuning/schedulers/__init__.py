@@ -25,6 +25,7 @@ from rung.tuning.schedulers.forecast import Expectation, expected_survivors, geo
 from rung.tuning.schedulers.halving import SynchronousHalving
 from rung.tuning.schedulers.hyperband import HyperBand
 from rung.tuning.schedulers.median_stopping import MedianStopping
+from rung.tuning.schedulers.racing import seeds_at_rungs
 from rung.tuning.schedulers.records import Bracket, Decision, RungRow
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "expected_survivors",
     "geometric_levels",
     "make_scheduler",
+    "seeds_at_rungs",
 ]
 
 SCHEDULERS: dict[str, type[Scheduler]] = {

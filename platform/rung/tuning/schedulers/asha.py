@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rung.tuning.schedulers.base import Scheduler, at_least, number
 from rung.tuning.schedulers.ranking import Mode, Standing, share, standing
-from rung.tuning.schedulers.records import Decision
+from rung.tuning.schedulers.records import Decision, Reported
 
 
 class Asha(Scheduler):
@@ -42,6 +42,7 @@ class Asha(Scheduler):
         mode: Mode,
         configurations: Sequence[str],
         reduction_factor: int = 3,
+        confidence: float | None = None,
         minimum: int = 1,
         quantity: str = "mean",
         unit: str = "",
@@ -51,6 +52,7 @@ class Asha(Scheduler):
             mode=mode,
             configurations=configurations,
             reduction_factor=reduction_factor,
+            confidence=confidence,
             quantity=quantity,
             unit=unit,
         )
@@ -66,14 +68,15 @@ class Asha(Scheduler):
     def _keep(self, count: int) -> int:
         return count if count < self.minimum else share(count, self.reduction_factor)
 
-    def _arrive(self, config_id: str, bracket: int, level: int, value: float | None) -> list[Decision]:
+    def _arrive(self, config_id: str, bracket: int, level: int, reported: Reported) -> list[Decision]:
+        value = reported.value
         values = [*self._rungs[bracket, level].values(), value]
         place = standing(value, values, self._keep(len(values)), self.mode)
         if len(values) < self.minimum:
             # Everybody with a value goes on: the worst of them is no threshold.
             place = replace(place, threshold=None)
         reason = self._reason(value, place, bracket, level)
-        return [self._judged(config_id, bracket, level, value, place, reason)]
+        return [self._judged(config_id, bracket, level, reported, place, reason)]
 
     def _reason(self, value: float | None, place: Standing, bracket: int, level: int) -> str:
         if value is None:

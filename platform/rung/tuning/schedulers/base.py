@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
-from rung.tuning.schedulers.ranking import Mode, Standing
-from rung.tuning.schedulers.records import Bracket, Decision, Rung, RungRow, as_recorded, usable
+from rung.tuning.schedulers.ranking import Mode, Standing, score
+from rung.tuning.schedulers.records import Bracket, Decision, Reported, Rung, RungRow, as_recorded, usable
 
 
 class Scheduler(ABC):
@@ -20,12 +20,15 @@ class Scheduler(ABC):
         configurations: ids in plan order; empty for an adaptive search, whose configurations are not known
             before.
         reduction_factor: one in so many goes on.
+        confidence: nobody is stopped whose interval at this confidence reaches the threshold; None: values alone
+            decide. It costs compute, because more go on than one in `reduction_factor`, and does nothing for
+            configurations whose margin is not known.
         quantity: what the values are, for the sentences (`mean`, `mean validation/accuracy`).
         unit: unit of the levels, for the sentences (`steps`).
 
     Raises:
         ValueError: levels that are not positive and ascending, an unknown mode, a configuration named twice,
-            or a reduction factor below 2.
+            a reduction factor below 2, or a confidence that does not lie between 0 and 1.
     """
 
     name: ClassVar[str]
@@ -38,6 +41,7 @@ class Scheduler(ABC):
         mode: Mode,
         configurations: Sequence[str],
         reduction_factor: int = 3,
+        confidence: float | None = None,
         quantity: str = "mean",
         unit: str = "",
     ) -> None:
@@ -45,6 +49,7 @@ class Scheduler(ABC):
         self.mode: Mode = mode
         self.configurations = tuple(configurations)
         self.reduction_factor = reduction_factor
+        self.confidence = confidence
         self.quantity = quantity
         self.unit = unit
         self._check_options()
@@ -54,10 +59,11 @@ class Scheduler(ABC):
         self._stopped: dict[str, Decision] = {}
         self._withdrawn: set[str] = set()
 
-    def report(self, config_id: str, level: int, value: float | None) -> list[Decision]:
-        """A configuration reached a rung with this aggregate over its seeds.
+    def report(self, config_id: str, level: int, value: float | None, margin: float | None = None) -> list[Decision]:
+        """A configuration reached a rung with this aggregate over its seeds, known to within `margin`, the half width
+        of its interval, which only matters to a rule that was made with `confidence`.
 
-        None, NaN and infinities are no usable value, which is worse than any number.
+        None, NaN and infinities are no usable value, which is worse than any number, and no known margin.
 
         Returns every decision that falls now, possibly for other configurations. Without one of its own the
         configuration waits: it must give up its resources, or those it waits for may never run. Reporting the
@@ -76,7 +82,7 @@ class Scheduler(ABC):
         if config_id in rung.waiting:
             return []
         self._check_report(config_id, bracket, level)
-        return self._arrive(config_id, bracket, int(level), usable(value))
+        return self._arrive(config_id, bracket, int(level), self._reported(value, margin))
 
     def withdraw(self, config_id: str) -> list[Decision]:
         """A configuration failed for good or was completed early: nobody waits for it any more.
@@ -141,7 +147,7 @@ class Scheduler(ABC):
     # What a rule adds.
 
     @abstractmethod
-    def _arrive(self, config_id: str, bracket: int, level: int, value: float | None) -> list[Decision]:
+    def _arrive(self, config_id: str, bracket: int, level: int, reported: Reported) -> list[Decision]:
         """A new, checked report; returns the recorded decisions that fall now."""
 
     def _leave(self) -> list[Decision]:
@@ -168,14 +174,38 @@ class Scheduler(ABC):
             self._stopped.setdefault(decision.config_id, decision)
         return decision
 
+    def _reported(self, value: float | None, margin: float | None) -> Reported:
+        """What a rule looks at of a report."""
+        return Reported(usable(value), None if self.confidence is None else usable(margin))
+
     def _judged(
-        self, config_id: str, bracket: int, level: int, value: float | None, place: Standing, reason: str
+        self,
+        config_id: str,
+        bracket: int,
+        level: int,
+        reported: Reported,
+        place: Standing,
+        reason: str,
+        best: Reported | None = None,
     ) -> Decision:
-        """Record the decision that follows from a standing."""
-        verdict: Literal["continue", "stop"] = "continue" if place.survives else "stop"
-        return self._record(
-            Decision(config_id, bracket, level, value, place.threshold, place.rank, place.compared, verdict, reason)
-        )
+        """Record the decision that follows from a standing, or from the interval of the value that was compared: the
+        reported one, unless the rule compares another (`best`)."""
+        is_lost = reported.value is None  # whatever its best value so far
+        reprieve = "" if place.survives or is_lost else self._reprieve(best or reported, place.threshold)
+        verdict: Literal["continue", "stop"] = "continue" if place.survives or reprieve else "stop"
+        value, margin = reported
+        judged = (place.threshold, place.rank, place.compared, verdict, reason + reprieve)
+        return self._record(Decision(config_id, bracket, level, value, *judged, margin))
+
+    def _reprieve(self, compared: Reported, threshold: float | None) -> str:
+        """Why a configuration goes on that is worse than the threshold; empty if it does not."""
+        value, margin = compared
+        if self.confidence is None or value is None or margin is None or threshold is None:
+            return ""
+        if score(value, self.mode) - margin > score(threshold, self.mode):
+            return ""
+        interval = f"{100 * self.confidence:g} % interval [{number(value - margin)}, {number(value + margin)}]"
+        return f"; it would stop, but its {interval} reaches {number(threshold)}"
 
     def _where(self, bracket: int, level: int) -> str:
         return f"at {level} {self.unit}".rstrip()
@@ -204,6 +234,8 @@ class Scheduler(ABC):
         if len(set(self.configurations)) < len(self.configurations):
             raise ValueError("a configuration is planned twice")
         at_least("reduction_factor", self.reduction_factor, 2)
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie between 0 and 1, got {self.confidence!r}")
 
     def _check_report(self, config_id: str, bracket: int, level: int) -> None:
         levels = self._brackets[bracket].levels

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from rung.tuning.schedulers.base import Scheduler
-from rung.tuning.schedulers.records import Bracket, Decision, usable
+from rung.tuning.schedulers.records import Bracket, Decision, Reported
 
 
 class Fifo(Scheduler):
@@ -14,8 +14,8 @@ class Fifo(Scheduler):
 
     name: ClassVar[str] = "fifo"
 
-    def report(self, config_id: str, level: int, value: float | None) -> list[Decision]:
-        return self._arrive(config_id, self._bracket_of(config_id), int(level), usable(value))
+    def report(self, config_id: str, level: int, value: float | None, margin: float | None = None) -> list[Decision]:
+        return self._arrive(config_id, self._bracket_of(config_id), int(level), self._reported(value, margin))
 
     def restore(self, decisions: Iterable[Decision]) -> None:
         """Nothing to rebuild: this rule keeps no state."""
@@ -26,6 +26,6 @@ class Fifo(Scheduler):
     def _deal(self) -> tuple[Bracket, ...]:
         return (Bracket(0, (), self.configurations),)
 
-    def _arrive(self, config_id: str, bracket: int, level: int, value: float | None) -> list[Decision]:
+    def _arrive(self, config_id: str, bracket: int, level: int, reported: Reported) -> list[Decision]:
         reason = "this study stops nobody early (scheduler fifo)"
-        return [Decision(config_id, bracket, level, value, None, 1, 1, "continue", reason)]
+        return [Decision(config_id, bracket, level, reported.value, None, 1, 1, "continue", reason, reported.margin)]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rung.tuning.schedulers.base import Scheduler, number
 from rung.tuning.schedulers.ranking import Mode, Standing, share, standing
-from rung.tuning.schedulers.records import Decision
+from rung.tuning.schedulers.records import Decision, Reported
 
 
 class SynchronousHalving(Scheduler):
@@ -36,6 +36,7 @@ class SynchronousHalving(Scheduler):
         mode: Mode,
         configurations: Sequence[str],
         reduction_factor: int = 3,
+        confidence: float | None = None,
         quantity: str = "mean",
         unit: str = "",
     ) -> None:
@@ -49,6 +50,7 @@ class SynchronousHalving(Scheduler):
             mode=mode,
             configurations=configurations,
             reduction_factor=reduction_factor,
+            confidence=confidence,
             quantity=quantity,
             unit=unit,
         )
@@ -56,8 +58,8 @@ class SynchronousHalving(Scheduler):
     def expected_to_continue(self, arriving: float) -> float:
         return float(share(round(arriving), self.reduction_factor))
 
-    def _arrive(self, config_id: str, bracket: int, level: int, value: float | None) -> list[Decision]:
-        self._rungs[bracket, level].waiting[config_id] = value
+    def _arrive(self, config_id: str, bracket: int, level: int, reported: Reported) -> list[Decision]:
+        self._rungs[bracket, level].waiting[config_id] = reported
         return self._settle()
 
     def _leave(self) -> list[Decision]:
@@ -84,13 +86,13 @@ class SynchronousHalving(Scheduler):
     def _decide(self, bracket: int, level: int) -> list[Decision]:
         """Decide about all that wait in a full rung, in plan order."""
         rung = self._rungs[bracket, level]
-        values = list(rung.values())
+        values = rung.values()
         keep = share(len(values), self.reduction_factor)
         decisions = []
-        for config_id, value in sorted(rung.waiting.items(), key=lambda item: self.configurations.index(item[0])):
-            place = standing(value, values, keep, self.mode)
-            reason = self._reason(value, place, bracket, level)
-            decisions.append(self._judged(config_id, bracket, level, value, place, reason))
+        for config_id, reported in sorted(rung.waiting.items(), key=lambda item: self.configurations.index(item[0])):
+            place = standing(reported.value, values, keep, self.mode)
+            reason = self._reason(reported.value, place, bracket, level)
+            decisions.append(self._judged(config_id, bracket, level, reported, place, reason))
         return decisions
 
     def _reason(self, value: float | None, place: Standing, bracket: int, level: int) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rung.tuning.schedulers.base import Scheduler, at_least, number
 from rung.tuning.schedulers.ranking import Mode, Standing, score, unscore
-from rung.tuning.schedulers.records import Decision
+from rung.tuning.schedulers.records import Decision, Reported
 
 
 class MedianStopping(Scheduler):
@@ -37,6 +37,7 @@ class MedianStopping(Scheduler):
         mode: Mode,
         configurations: Sequence[str],
         reduction_factor: int = 3,
+        confidence: float | None = None,
         min_samples: int = 3,
         quantity: str = "mean",
         unit: str = "",
@@ -46,6 +47,7 @@ class MedianStopping(Scheduler):
             mode=mode,
             configurations=configurations,
             reduction_factor=reduction_factor,
+            confidence=confidence,
             quantity=quantity,
             unit=unit,
         )
@@ -56,29 +58,31 @@ class MedianStopping(Scheduler):
         """All of the first ones, then half: about right at the first rung, too few at later ones."""
         return min(arriving, self.min_samples) + max(0.0, arriving - self.min_samples) / 2
 
-    def _arrive(self, config_id: str, bracket: int, level: int, value: float | None) -> list[Decision]:
+    def _arrive(self, config_id: str, bracket: int, level: int, reported: Reported) -> list[Decision]:
         others = list(self._rungs[bracket, level].decided)
         # statistics.mean is exact: the average of a constant curve is its constant, so that ties stay ties.
         averages = [mean(self._scores(other, bracket, level)) for other in others]
-        best = min([*self._scores(config_id, bracket, level), score(value, self.mode)])
+        so_far = [*self._reports(config_id, bracket, level), reported]
+        best_so_far = min(so_far, key=lambda report: score(report.value, self.mode))
+        best = score(best_so_far.value, self.mode)
         middle = _median(averages) if len(averages) >= self.min_samples else None
         place = Standing(
             rank=1 + sum(average < best for average in averages),
             compared=1 + len(averages),
             keep=0,
             threshold=None if middle is None else unscore(middle, self.mode),
-            survives=value is not None and (middle is None or best <= middle),
+            survives=reported.value is not None and (middle is None or best <= middle),
         )
-        reason = self._reason(value, unscore(best, self.mode), place, bracket, level)
-        return [self._judged(config_id, bracket, level, value, place, reason)]
+        reason = self._reason(reported.value, best_so_far.value, place, bracket, level)
+        return [self._judged(config_id, bracket, level, reported, place, reason, best_so_far)]
 
     def _scores(self, config_id: str, bracket: int, level: int) -> list[float]:
         """What this configuration was recorded with, up to this level; less is better."""
-        return [
-            score(self._rungs[bracket, reached].decided[config_id].value, self.mode)
-            for reached in self.levels
-            if reached <= level and config_id in self._rungs[bracket, reached].decided
-        ]
+        return [score(report.value, self.mode) for report in self._reports(config_id, bracket, level)]
+
+    def _reports(self, config_id: str, bracket: int, level: int) -> list[Reported]:
+        rungs = [self._rungs[bracket, reached].decided for reached in self.levels if reached <= level]
+        return [Reported(rung[config_id].value, rung[config_id].margin) for rung in rungs if config_id in rung]
 
     def _reason(self, value: float | None, best: float | None, place: Standing, bracket: int, level: int) -> str:
         where, others = self._where(bracket, level), place.compared - 1

@@ -48,7 +48,8 @@ def share(count: int, reduction_factor: int) -> int:
 
 def standing(value: float | None, values: Iterable[float | None], keep: int, mode: Mode) -> Standing:
     """Where `value` stands among `values` (itself included), of which the best `keep` are to go on."""
-    scores = sorted(score(other, mode) for other in values)
+    sign = 1 if mode == "min" else -1
+    scores = sorted([math.inf if other is None else sign * other for other in values])
     rank = 1 + bisect_left(scores, score(value, mode))
     return Standing(
         rank=rank,

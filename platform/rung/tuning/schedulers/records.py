@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -33,6 +32,17 @@ class Decision:
     """Whether it goes on."""
     reason: str
     """One sentence for a human."""
+    margin: float | None = None
+    """Half width of the value's interval; empty where the rule does not look at it or it is not known."""
+
+
+class Reported(NamedTuple):
+    """What a configuration reports at a rung."""
+
+    value: float | None
+    """Its aggregate over seeds; None counts as the worst."""
+    margin: float | None = None
+    """Half width of the aggregate's interval; None: not known, or not looked at."""
 
 
 class Bracket(NamedTuple):
@@ -63,16 +73,16 @@ class Rung:
 
     decided: dict[str, Decision] = field(default_factory=dict)
     """By configuration, in the order in which decisions fell."""
-    waiting: dict[str, float | None] = field(default_factory=dict)
-    """Values of configurations that wait for a decision."""
+    waiting: dict[str, Reported] = field(default_factory=dict)
+    """What configurations that wait for a decision have reported."""
 
     def __contains__(self, config_id: object) -> bool:
         return config_id in self.decided or config_id in self.waiting
 
-    def values(self) -> Iterator[float | None]:
+    def values(self) -> list[float | None]:
         """Every value of the rung, decided or waiting."""
-        yield from (decision.value for decision in self.decided.values())
-        yield from self.waiting.values()
+        decided = [decision.value for decision in self.decided.values()]
+        return decided + [reported.value for reported in self.waiting.values()]
 
 
 def usable(value: float | None) -> float | None:
@@ -90,4 +100,5 @@ def as_recorded(decision: Decision) -> Decision:
         threshold=usable(decision.threshold),
         rank=int(decision.rank),
         compared=int(decision.compared),
+        margin=usable(decision.margin),
     )
