@@ -1,6 +1,7 @@
 # make demo   install, run the main job (a seed sweep with ASHA on a local Ray), end with a report
 # make homework   install, run E1 to E7 of the modular-arithmetic homework (108 runs, hours; again: goes on where it was)
 # make test   install with the development tools, check style and types, run the tests
+# make soak   a study killed a hundred times at random moments (half an hour): docs/soak.md; the log is logs/soak.log
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ STUDY ?= search_spaces/modular_arithmetic/demo.yaml
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo homework install test lint unit integration clean
+.PHONY: demo homework install test lint unit integration soak clean
 
 demo: install
 	$(BIN)/rung plan $(STUDY)
@@ -38,10 +39,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile tests/unit
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/pytest tests/integration
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.integration.soak --kills 100 --seed 0 --log logs/soak.log
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,9 @@
 """A sweep on a virtual clock: tabulated curves and an event queue in place of training, Ray and waiting.
 
-It does what the real driver does around a scheduler: a configuration that waits gives its worker back, one
-that may go on comes before one that has not started, decisions are kept in the order in which they fell, and
-an interrupted sweep goes on from its decisions alone.
+It does what the real driver does around a scheduler: a configuration that waits gives its worker back, one that may go
+on comes before one that has not started, decisions are kept in the order in which they fell, and an interrupted sweep
+goes on from its decisions alone. The runs of a configuration take turns on its worker; seeds that join at a rung are
+trained up to it from the beginning.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from rung.tuning.schedulers import Decision, Scheduler
 Curves = Mapping[str, Mapping[int, float | None]]
 """The aggregate over seeds by configuration and level; every configuration has a value at every level."""
 
+Margins = Mapping[str, Mapping[int, float | None]]
+"""Half the width of its interval."""
+
 
 @dataclass
 class Sweep:
@@ -27,7 +31,7 @@ class Sweep:
     reports: list[tuple[str, int]] = field(default_factory=list)
     completed: list[str] = field(default_factory=list)
     trained: float = 0.0
-    """Budget units of all configurations together."""
+    """Budget units of all runs together."""
     clock: float = 0.0
 
     def verdicts(self) -> dict[tuple[str, int], Decision]:
@@ -45,16 +49,23 @@ def simulate(
     fails: Mapping[str, int] | None = None,
     ends: Mapping[str, int] | None = None,
     recorded: Iterable[Decision] = (),
+    seeds: Mapping[int, int] | None = None,
+    margins: Margins | None = None,
 ) -> Sweep:
     """Run a sweep to its end.
 
     Args:
-        speeds: time per budget unit, by configuration; 1 if not given.
+        workers: configurations that train side by side.
+        speeds: time per budget unit of a run, by configuration; 1 if not given.
         fails: the level before which a configuration fails.
         ends: the level at which a configuration ends early (a target reached), right after its report.
         recorded: decisions of an interrupted sweep, from which this one goes on.
+        seeds: runs of a configuration that train up to a level, by level; 1 everywhere if not given.
+        margins: what the scheduler is told beside the curves' values; nothing if not given.
     """
-    return _Driver(scheduler, curves, budget, workers, speeds or {}, fails or {}, ends or {}).run(recorded)
+    driver = _Driver(scheduler, curves, budget, workers, speeds or {}, fails or {}, ends or {})
+    driver.seeds, driver.margins = seeds, margins
+    return driver.run(recorded)
 
 
 class _Driver:
@@ -70,6 +81,8 @@ class _Driver:
     ) -> None:
         self.scheduler, self.curves, self.budget = scheduler, curves, budget
         self.workers, self.speeds, self.fails, self.ends = workers, speeds, fails, ends
+        self.seeds: Mapping[int, int] | None = None
+        self.margins: Margins | None = None
         self.sweep = Sweep()
         self.at = dict.fromkeys(curves, 0)
         self.ready: deque[str] = deque()
@@ -104,10 +117,17 @@ class _Driver:
     def start(self) -> None:
         while (self.ready or self.pending) and len(self.events) < self.workers:
             config_id = self.ready.popleft() if self.ready else self.pending.popleft()
-            way = self.target(config_id) - self.at[config_id]
-            self.sweep.trained += way
-            time = self.sweep.clock + way * self.speeds.get(config_id, 1.0)
+            work = self.work(self.at[config_id], self.target(config_id))
+            self.sweep.trained += work
+            time = self.sweep.clock + work * self.speeds.get(config_id, 1.0)
             heapq.heappush(self.events, (time, next(self.ties), config_id))
+
+    def work(self, level: int, target: int) -> int:
+        """Budget units of a configuration's runs between two levels, those included that join at the second."""
+        if self.seeds is None:
+            return target - level
+        joined = self.seeds[level] if level else 0
+        return joined * (target - level) + (self.seeds[target] - joined) * target
 
     def target(self, config_id: str) -> int:
         levels = self.scheduler.levels_of(config_id)
@@ -124,7 +144,8 @@ class _Driver:
             return
         self.sweep.reports.append((config_id, level))
         self.waiting.add(config_id)
-        self.apply(self.scheduler.report(config_id, level, self.curves[config_id][level]))
+        margin = self.margins[config_id][level] if self.margins else None
+        self.apply(self.scheduler.report(config_id, level, self.curves[config_id][level], margin))
         if self.ends.get(config_id) == level:
             self.waiting.discard(config_id)
             if config_id in self.ready:

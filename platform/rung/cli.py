@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +51,20 @@ def plan(
     configurations: Annotated[bool, typer.Option("--configurations", help="List every configuration.")] = False,
 ) -> None:
     """Show what a study would run: configurations, seeds, rungs, cost. Runs nothing."""
-    from rung.plan_view import render
+    from rung.extension import begun_study, extended
+    from rung.plan_view import render, render_begun
 
-    _, planned, _ = _load(study_file, overrides)
-    _console().print(render(planned, list_configurations=configurations))
+    study, planned, _ = _load(study_file, overrides)
+    begun, additions, objection = begun_study(study.directory), list[str](), ""
+    if begun is not None:
+        try:
+            planned, additions = extended(planned, begun)
+        except RungError as error:
+            objection = str(error)
+    console = _console()
+    console.print(render(planned, list_configurations=configurations))
+    if begun is not None:
+        console.print(render_begun(begun, additions, objection), soft_wrap=True)
 
 
 @app.command()
@@ -65,6 +76,10 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
     study, planned, text = _load(study_file, overrides)
     console.print(f"{study.study}: {planned.product}", highlight=False)
     console.print(f"results in {study.directory}", highlight=False, soft_wrap=True)
+    if planned.warnings:
+        from rung.plan_view import warnings_text
+
+        console.print(warnings_text(planned), soft_wrap=True)
     try:
         from rung.tuning.sweep import run_sweep
 
@@ -108,7 +123,8 @@ def results(
     study: StudyName,
     output: Annotated[str, typer.Option("--format", help="table, csv, markdown, latex or json.")] = "table",
 ) -> None:
-    """Compare the configurations of a study: n, mean, interval, single seeds."""
+    """Compare the configurations of a study: n, mean, interval, single seeds; search and confirmation."""
+    from rung.results.confirmation import result_rows
     from rung.results.export import export
     from rung.results.query import load
 
@@ -116,7 +132,33 @@ def results(
     if output == "table":
         _print_results(loaded)
     else:
-        typer.echo(export(loaded.summary(), output))
+        typer.echo(export(result_rows(loaded.study, loaded.summary(), loaded.summary("confirm")), output))
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Configurations of --study (id, its beginning, or label), or STUDY:ID each; or one study, or two.",
+            metavar="NAME...",
+        ),
+    ] = None,
+    study: Annotated[str | None, typer.Option("--study", help="The study that the configurations are of.")] = None,
+    output: Annotated[str, typer.Option("--format", help="table, csv, markdown, latex or json.")] = "table",
+) -> None:
+    """Tell whether one configuration is better than others, paired by seed, and how many seeds it would take."""
+    from rung.results.compare import compare_named
+    from rung.results.export import export
+
+    families = compare_named(names or (), study)
+    if output == "table":
+        from rung.results.render_compare import render_families
+
+        console = _console()
+        console.print(render_families(families, console.width))
+    else:
+        typer.echo(export([comparison for family in families for comparison in family.comparisons], output))
 
 
 @app.command()
@@ -150,6 +192,37 @@ def report(study: StudyName) -> None:
 
 
 @app.command()
+def clean(
+    studies: Annotated[
+        list[str], typer.Argument(help="Study files, studies' names, or their directories.", metavar="STUDY...")
+    ],
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="Checkpoints that stay, in place of checkpoints.keep: none, best, completed, 3."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what could go.")] = False,
+) -> None:
+    """Show what of a study could be deleted without losing a result; with --yes, delete it."""
+    import shlex
+
+    from rung.results.query import load
+    from rung.results.retention import policy_of
+    from rung.tuning.clean_view import render_removals
+    from rung.tuning.cleaning import clean as delete
+    from rung.tuning.cleaning import find_removals, read_keep
+
+    chosen = None if keep is None else read_keep(keep)
+    for name in studies:
+        loaded = load(name)
+        policy = policy_of(loaded.study) if chosen is None else chosen
+        if not yes and loaded.live():
+            raise RungError(f"{name} is being run: nothing of it can be cleaned before that ends")
+        removals = delete(loaded, policy) if yes else find_removals(loaded, policy)
+        command = shlex.join(["rung", "clean", name, *(["--keep", keep] if keep else []), "--yes"])
+        _console().print(render_removals(loaded, removals, policy, command=None if yes else command))
+
+
+@app.command()
 def train(
     study_file: StudyFile,
     overrides: Overrides = None,
@@ -164,6 +237,27 @@ def train(
     study, planned, text = _load(study_file, overrides)
     directory = train_solo(study, planned, text, configuration, _console())
     _console().print(f"rows in {directory}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def replay(
+    run_id: Annotated[str, typer.Argument(help="The run's id, or its beginning.", metavar="RUN_ID")],
+    study: Annotated[
+        str | None, typer.Option("--study", help="The study it belongs to; otherwise all are searched.")
+    ] = None,
+    present: Annotated[
+        bool, typer.Option("--present", help="With the code as it is now, not the copy that its launch has kept.")
+    ] = False,
+) -> None:
+    """Train a recorded run again, without Ray, and compare every report: identical, or where it first differs."""
+    from rung.tuning.replay import replay
+
+    report = replay(run_id, study, typer.echo, present=present)
+    if isinstance(report, int):
+        raise typer.Exit(report)
+    typer.echo(report.render())
+    if not report.is_identical:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -184,6 +278,7 @@ def main() -> None:
     if "--debug" in sys.argv:  # at any place, not only before the verb
         sys.argv.remove("--debug")
         _debug = True
+    warnings.showwarning = _show_warning
     try:
         app()
     except RungError as error:
@@ -202,6 +297,16 @@ def main() -> None:
             fg="red",
         )
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A damaged part is a line for the user; any other warning is a bug's and looks as Python makes it look."""
+    from rung.results.views import UnreadablePartWarning
+
+    if issubclass(category, UnreadablePartWarning):
+        typer.secho(f"warning: {message}", err=True, fg="yellow")
+    else:
+        typer.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
 
 
 def _load(study_file: Path, overrides: list[str] | None) -> tuple[Study, Plan, str]:

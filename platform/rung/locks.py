@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -40,10 +40,15 @@ class FileLock:
         if not _acquire(self._file, wait):
             self._file.close()
             raise RungError(f"{path.parent} is in use by {_holder(path)}")
-        self._file.truncate(0)
         holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat()}
-        self._file.write(json.dumps(holder))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(json.dumps(holder))
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.close()  # tries to write once more
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
     def release(self) -> None:
         """Lets go; may be called more than once."""

@@ -28,6 +28,9 @@ TOY_STUDY: dict[str, Any] = {
     "checkpoints": {"seconds": 0.2},
 }
 
+SLOW = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "seconds_per_step": 0.05}
+"""The toy's base for what is to be interrupted: the study takes some seconds."""
+
 
 class Rung:
     """Runs `rung` in a directory of its own, with the repository's tests importable in every worker."""
@@ -85,6 +88,14 @@ def rung(tmp_path: Path) -> Rung:
 def module_rung(tmp_path_factory: pytest.TempPathFactory) -> Rung:
     """One directory for all tests of a module that only look at the same finished study."""
     return Rung(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the slow toy study that nobody disturbed."""
+    rung = Rung(tmp_path_factory.mktemp("uninterrupted"))
+    rung("run", rung.study(base=SLOW))
+    return rung.results()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90, what: str = "the condition") -> Any:

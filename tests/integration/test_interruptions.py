@@ -1,109 +1,54 @@
-"""Kills, Ctrl-C and second drivers: nothing is lost, nothing is done twice, numbers stay the same to the last bit."""
+"""Ctrl-C, second drivers, full disks, damage, failures: nothing is lost, nothing is done twice, numbers stay the same
+to the last bit. Kills are in `test_soak.py`."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from tests.integration.conftest import Rung, wait_for
+from tests.integration.conftest import SLOW, Rung, wait_for
+from tests.integration.soak import Numbers, decisions_of, numbers_of
 from tests.integration.test_sweep import rows
 
 pytestmark = pytest.mark.ray
 
-SLOW = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "seconds_per_step": 0.05}
-METRICS = ("validation/loss", "validation/accuracy", "learning_rate", "gradient_norm", "batch/mse")
 
-
-def numbers(path: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
-    """What every run reported, by run and step; fails if one stands twice."""
-    found: dict[tuple[str, int], tuple[Any, ...]] = {}
-    for row in rows(path, "metrics"):
-        key = (row["run_id"], row["step"])
-        assert key not in found, f"{key} stands twice"
-        found[key] = tuple(row[name] for name in METRICS)
-    return found
-
-
-def decisions(path: Path) -> set[tuple[Any, ...]]:
-    names = ("config_id", "level", "value", "threshold", "rank", "compared", "decision", "reason")
-    return {tuple(row[name] for name in names) for row in rows(path, "decisions")}
-
-
-def endings(path: Path) -> dict[str, tuple[Any, ...]]:
-    names = ("status", "ended_by", "step", "value", "best", "best_step")
-    return {row["run_id"]: tuple(row[name] for name in names) for row in rows(path, "runs")}
+def numbers(path: Path) -> Numbers:
+    """What every run reported; fails if a row stands twice."""
+    found = rows(path, "metrics")
+    assert len(numbers_of(found)) == len(found)
+    return numbers_of(found)
 
 
 def parts(path: Path) -> int:
     return len(list((path / "tables" / "metrics").glob("*.parquet")))
 
 
-def trial_processes(driver: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        # Ray shows in a worker's title what it is doing: one that is training, not one that is taking over a task.
-        if re.search(r"ray::\w+\.train\b", " ".join(process.info["cmdline"] or ())):
-            with suppress(psutil.NoSuchProcess):
-                if driver in {parent.pid for parent in process.parents()}:
-                    found.append(process)
-    return found
+def damage_one_part_and_one_checkpoint(results: Path) -> Path:
+    """Cuts off the ends of two files that belong to different configurations, and returns the part."""
+    checkpoint = sorted(results.glob("checkpoints/*/*/complete.json"))[0].with_name("tensors.safetensors")
+    config_id = checkpoint.parents[1].name.partition("-")[0]
+    part = next(path for path in results.glob("tables/metrics/*.parquet") if not path.name.startswith(config_id))
+    for path in (checkpoint, part):
+        path.write_bytes(path.read_bytes()[:-20])
+    return part
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(module_rung: Rung) -> Path:
-    module_rung("run", module_rung.study(base=SLOW))
-    return module_rung.results()
-
-
-def test_a_driver_killed_half_way_goes_on_to_the_same_end(
-    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
-) -> None:
-    study = rung.study(base=SLOW)
-    for enough in (4, 10):
-        process = rung.start("run", study)
-        processes.append(process)
-        start = parts(rung.results())
-        wait_for(lambda: parts(rung.results()) >= start + enough, what="rows")  # noqa: B023
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    rung("run", study)
-    assert numbers(rung.results()) == numbers(uninterrupted)
-    assert decisions(rung.results()) == decisions(uninterrupted)
-    assert endings(rung.results()) == endings(uninterrupted)
-
-
-def test_a_killed_trial_process_is_restarted_where_it_was(
-    rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
-) -> None:
-    process = rung.start("run", rung.study(base=SLOW))
-    processes.append(process)
-    wait_for(lambda: parts(rung.results()) >= 6, what="rows")
-    victim = wait_for(lambda: trial_processes(process.pid), what="a trial's process")[0]
-    victim.kill()
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output
-    assert numbers(rung.results()) == numbers(uninterrupted)
-    assert decisions(rung.results()) == decisions(uninterrupted)
-    assert "trial_restarted" in {row["kind"] for row in rows(rung.results(), "events")}
-
-
-def test_a_second_driver_is_refused_and_ctrl_c_says_how_to_go_on(
+def test_a_second_driver_is_refused_ctrl_c_says_how_to_go_on_and_damage_costs_no_number(
     rung: Rung, uninterrupted: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
     study = rung.study(base=SLOW)
     process = rung.start("run", study)
     processes.append(process)
-    wait_for(lambda: parts(rung.results()) >= 4, what="rows")
+    wait_for(lambda: parts(rung.results()) >= 12, what="rows")
 
     message = rung("run", study, code=2)
     assert "is being run already" in message
@@ -119,11 +64,14 @@ def test_a_second_driver_is_refused_and_ctrl_c_says_how_to_go_on(
     assert re.search(r"go on with: rung run \S*toy\.yaml", output)
     assert re.search(r"interrupted.*\n(.*\n)*.*go on with: rung run \S*toy\.yaml", rung("status", "toy"))
 
-    rung("run", study)
+    part = damage_one_part_and_one_checkpoint(rung.results())
+    assert part.name in rung("run", study)
     assert numbers(rung.results()) == numbers(uninterrupted)
+    assert decisions_of(rung.results()) == decisions_of(uninterrupted)
     kinds = [row["kind"] for row in sorted(rows(rung.results(), "events"), key=lambda row: row["time"])]
     assert kinds[0] == "launch"
-    assert {"interrupted", "resume", "finished"} <= set(kinds)
+    assert {"interrupted", "resume", "part_set_aside", "checkpoint_set_aside", "finished"} <= set(kinds)
+    assert "damaged and set aside" in rung("status", "toy")
 
 
 def test_a_seed_that_raises_is_recorded_and_tried_again_once_it_is_mended(rung: Rung) -> None:
@@ -151,12 +99,46 @@ def test_a_seed_that_raises_is_recorded_and_tried_again_once_it_is_mended(rung: 
             assert (row["status"], row["step"]) == ("completed", 40), row["run_id"]
 
 
-def test_a_disk_that_fails_ends_the_sweep_with_one_clear_error(rung: Rung) -> None:
-    output = rung("run", rung.study(base={"fill_disk_at": 7}, scheduler={"name": "fifo"}), code=2)
-    assert "error: the toy's disk is full" in output
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a small file system."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leaves no byte free, and returns the file to delete."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+def test_a_full_disk_ends_the_sweep_clearly_and_costs_no_number(
+    rung: Rung, uninterrupted: Path, small_disk: Path, processes: list[subprocess.Popen[str]]
+) -> None:
+    rung.environment["RUNG_STORAGE"] = str(small_disk)
+    study, results = rung.study(base=SLOW), small_disk / "toy"
+    process = rung.start("run", study)
+    processes.append(process)
+    wait_for(lambda: parts(results) >= 20, what="rows")
+    filler = fill(small_disk)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert output.count("No space left on device") == 1, output
     assert "Traceback" not in output
-    kinds = {row["kind"] for row in rows(rung.results(), "events")}
-    assert "finished" not in kinds
+
+    filler.unlink()
+    rung("run", study)
+    assert numbers(results) == numbers(uninterrupted)
+    assert decisions_of(results) == decisions_of(uninterrupted)
 
 
 def test_a_trial_that_cannot_take_over_its_task_is_not_lost_silently(rung: Rung) -> None:

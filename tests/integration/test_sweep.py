@@ -110,7 +110,7 @@ def test_another_study_of_the_same_name_is_refused(finished: tuple[Rung, str]) -
     rung, _ = finished
     base = {"evaluation": {"first": 2, "every": 5}, "model": {"dropout": 0.1}, "noise": 0.5}
     message = rung("run", rung.study(base=base), code=2)
-    assert "another study" in message
+    assert "a study called 'toy' that this one cannot go on with" in message
     assert re.search(r"base\.noise: 0\.1 there, 0\.5 now", message)
     assert "storage" in message
 
@@ -159,7 +159,30 @@ def test_optuna_chooses_configurations_and_goes_on_with_them(rung: Rung) -> None
     assert "nothing left to do" in rung("run", study)
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "median_stopping", "hyperband"])
+def test_seeds_race_the_best_are_confirmed_and_more_can_be_asked_for(rung: Rung) -> None:
+    scheduler = {"name": "asha", "grace": 10, "reduction_factor": 2}
+    output = rung("run", rung.study(seeds={"start": 1, "full": 3}, scheduler=scheduler, confirm={"top": 2, "seeds": 2}))
+    runs = rows(rung.results(), "runs")
+    confirmed = [row for row in runs if row["phase"] == "confirm"]
+    assert sorted(row["seed"] for row in confirmed) == [10**9, 10**9, 10**9 + 1, 10**9 + 1]
+    assert all(row["status"] == "completed" and row["step"] == 40 for row in confirmed)
+    assert len({row["config_id"] for row in confirmed}) == 2
+    levels = {row["level"]: row["seeds"] for row in rows(rung.results(), "decisions")}
+    assert levels == {10: 1, 20: 2}
+    assert "confirmation: 4 of 4 runs on fresh seeds are done" in output
+
+    more = {"seeds": {"start": 1, "full": 4}, "confirm": {"top": 2, "seeds": 3}}
+    output = rung("run", rung.study(scheduler=scheduler, **more))
+    assert "goes on with seeds: 3 become 4" in output
+    after = {row["run_id"]: row for row in rows(rung.results(), "runs")}
+    assert {(row["run_id"], row["value"]) for row in confirmed} <= {(key, row["value"]) for key, row in after.items()}
+    through = {row["config_id"] for row in runs if row["status"] == "completed" and row["phase"] == "search"}
+    assert all(after[f"{config_id}-s3"]["status"] == "completed" for config_id in through)
+    stopped = {row["config_id"] for row in runs if row["status"] == "stopped"}
+    assert not any(f"{config_id}-s3" in after for config_id in stopped)
+
+
+@pytest.mark.parametrize("scheduler", ["median_stopping", "hyperband"])
 def test_every_scheduler_runs_a_study_to_its_end(rung: Rung, scheduler: str) -> None:
     rung("run", rung.study(scheduler={"name": scheduler, "grace": 10, "reduction_factor": 2}))
     runs = rows(rung.results(), "runs")

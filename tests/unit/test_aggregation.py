@@ -53,3 +53,28 @@ def test_a_failed_run_is_left_out_while_most_are_there() -> None:
 @pytest.mark.parametrize("values", [(0.9, "failed"), (0.9, "failed", "failed"), ("failed",), ()])
 def test_a_lucky_survivor_of_failures_is_not_judged(values: tuple[Any, ...]) -> None:
     assert MAX.value(rows(*values)) is None
+
+
+def test_the_margin_is_half_the_width_of_the_t_interval() -> None:
+    """t(0.95, 2 degrees) = 2.920 (any table), s = 0.1, n = 3."""
+    assert MAX.margin(rows(0.4, 0.5, 0.6), 0.9) == pytest.approx(2.920 * 0.1 / 3**0.5, rel=1e-3)
+    assert MAX.margin(rows(0.5, 0.5), 0.9) == 0.0
+
+
+def test_the_margin_is_that_of_the_values_that_count() -> None:
+    assert MAX.margin(rows(0.4, 0.6, "failed"), 0.9) == MAX.margin(rows(0.4, 0.6), 0.9)
+    assert MAX.margin(rows(0.4, 0.6, "diverged"), 0.9) == MAX.margin(rows(0.4, 0.6, 0.0), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "values", "confidence"),
+    [
+        (MAX, (0.4,), 0.9),
+        (MAX, (0.4, "failed"), 0.9),
+        (MAX, (0.4, 0.6), None),
+        (Aggregation("max", "median"), (0.4, 0.6), 0.9),
+        (Aggregation("min"), (0.4, 0.6, "diverged"), 0.9),
+    ],
+)
+def test_no_margin_is_known(aggregation: Aggregation, values: tuple[Any, ...], confidence: float | None) -> None:
+    assert aggregation.margin(rows(*values), confidence) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
 import sys
@@ -25,9 +26,12 @@ SURFACE = {
     "run": {"STUDY.yaml", "--set", "--help"},
     "status": {"STUDY", "--decisions", "--help"},
     "results": {"STUDY", "--format", "--help"},
+    "compare": {"NAME...", "--study", "--format", "--help"},
     "query": {"SQL", "--study", "--format", "--help"},
     "report": {"STUDY", "--help"},
+    "clean": {"STUDY...", "--keep", "--yes", "--help"},
     "train": {"STUDY.yaml", "--set", "--configuration", "--help"},
+    "replay": {"RUN_ID", "--study", "--present", "--help"},
     "schema": {"TRAINABLE", "--help"},
 }
 
@@ -68,6 +72,9 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["plan", "nowhere.yaml"], "nowhere.yaml"),
         (["results", "nowhere"], "Studies in"),
         (["results", "synthetic", "--format", "xml"], "xml"),
+        (["compare", "c3f9", "c07b"], "--study STUDY"),
+        (["compare", "c3f9a1b20d717", "c07b", "--study", "synthetic"], "did you mean c3f9a1b20d771"),
+        (["clean", "synthetic", "--keep", "bst"], "did you mean 'best'"),
         (["query", "SELECT * FROM nope"], "The tables are"),
         (["query", "SELEC 1"], "syntax error"),
         (["schema", "modular_aritmetic"], "did you mean 'modular_arithmetic'"),
@@ -90,6 +97,25 @@ def test_status_and_results_of_an_interrupted_study_say_so(storage: Path) -> Non
     assert "synthetic" in rung("status", "synthetic", "--decisions", cwd=storage)
 
 
+def test_cleaning_shows_first_and_deletes_on_request(storage: Path) -> None:
+    scratch = storage / "synthetic" / ".tune"
+    (scratch / "state").mkdir(parents=True)
+    shown = rung("clean", "synthetic", "--keep", "2", cwd=storage)
+    assert "Nothing was deleted" in shown
+    assert "rung clean synthetic --keep 2 --yes" in shown
+    assert scratch.exists()
+    assert "deleted" in rung("clean", "synthetic", "--yes", cwd=storage)
+    assert not scratch.exists()
+    assert "nothing to clean" in rung("clean", "synthetic", cwd=storage)
+
+
+def test_nothing_is_cleaned_while_a_driver_is_at_work(storage: Path) -> None:
+    with open(storage / "synthetic" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "nothing of it can be cleaned before that ends" in rung("clean", "synthetic", cwd=storage, code=2)
+        assert "being run already" in rung("clean", "synthetic", "--yes", cwd=storage, code=2)
+
+
 def test_a_wide_query_is_shown_record_by_record(storage: Path) -> None:
     shown = rung("query", "SELECT * FROM runs LIMIT 2", cwd=storage)
     assert shown.count("row ") >= 2
@@ -99,8 +125,10 @@ def test_a_wide_query_is_shown_record_by_record(storage: Path) -> None:
 LIGHT = {
     "status": ["status", "synthetic"],
     "results": ["results", "synthetic"],
+    "compare": ["compare", "synthetic"],
     "query": ["query", "SELECT count(*) FROM runs"],
     "report": ["report", "synthetic"],
+    "clean": ["clean", "synthetic"],
 }
 
 

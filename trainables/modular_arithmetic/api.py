@@ -149,7 +149,7 @@ def _train(launch: Launch, history: History, can_resume: bool) -> None:
     """Starts or resumes the run and takes it to its end."""
     import torch
 
-    from rung.training.checkpoints import latest_checkpoint, load_checkpoint
+    from rung.training.checkpoints import resume
     from rung.training.loop import train
     from rung.training.run import Run
 
@@ -159,15 +159,14 @@ def _train(launch: Launch, history: History, can_resume: bool) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     goal = Goal(unit="steps", amount=arguments.n_steps, metric="validation/accuracy", mode="max")
     trainable = ModularArithmetic(launch.config, arguments.seed, device)
-    run = Run(trainable, f"{arguments.exp_name}-{arguments.exp_id}", goal)
     checkpoints = launch.directory / "checkpoints"
     if not can_resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    checkpoint = latest_checkpoint(checkpoints)
-    if checkpoint is not None:
-        load_checkpoint(run, checkpoint)
-        if run.progress.ended_by == "budget" and run.progress.step < arguments.n_steps:
-            run.progress.status, run.progress.ended_by = "running", None
+    run, notes = resume(lambda: Run(trainable, f"{arguments.exp_name}-{arguments.exp_id}", goal), checkpoints)
+    for note in notes:
+        print(note, flush=True)
+    if run.progress.ended_by == "budget" and run.progress.step < arguments.n_steps:
+        run.progress.status, run.progress.ended_by = "running", None
     history.forget_after(run.progress.evaluated_step)
     if arguments.verbose:
         print(_heading(launch, device, run), flush=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rung.settings import TrainableConfig
 from rung.trainable import Loss, Metric, Trainable, Workload
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
+from trainables.modular_arithmetic.plateau import plateau
 from trainables.modular_arithmetic.workload import workload
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class ModularArithmetic(Trainable[ModularArithmeticConfig, "Items"]):
     def workload(cls, config: ModularArithmeticConfig) -> Workload:
         """See `workload.workload`."""
         return workload(config)
+
+    @classmethod
+    def plateau(cls, config: ModularArithmeticConfig, metric: str) -> int | None:
+        """See `plateau.plateau`."""
+        return plateau(config, metric)
 
     @classmethod
     def packing_obstacle(cls, config: ModularArithmeticConfig) -> str | None:

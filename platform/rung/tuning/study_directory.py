@@ -107,9 +107,16 @@ def _open(directory: Path, study: Study, plan: Plan, text: str, damage: Sequence
 def _mend(opened: OpenedStudy, damage: Sequence[Damage]) -> None:
     """Has runs trained again whose reports are gone, and only then sets the damaged parts aside: a kill in between
     costs nothing."""
+    # The ledger must not go on from some of the decisions. What has none on record trains again (`restore_rule`), in
+    # any later launch as well.
+    _set_aside(opened, [each for each in damage if each.table == "decisions"])
     assert opened.search  # reading the ledger is what has them trained again
     if opened.incomplete and opened.plan.study.confirm is not None:
         opened.confirmation(_confirmed(opened.directory))
+    _set_aside(opened, [each for each in damage if each.table != "decisions"])
+
+
+def _set_aside(opened: OpenedStudy, damage: Sequence[Damage]) -> None:
     for each, path in zip(damage, set_aside(damage), strict=True):
         opened.journal.event("part_set_aside", f"{each}; it is now {path.name}")
 
