@@ -175,7 +175,7 @@ def test_the_newest_row_of_a_run_is_seen(tmp_path: Path) -> None:
 
 def test_the_first_decision_about_a_configuration_at_a_rung_holds(tmp_path: Path) -> None:
     columns = {column.name: 1 if column.type == "int64" else "x" for column in TABLES["decisions"].columns}
-    row = {**columns, "value": 0.5, "threshold": None, "decided_at": NOW}
+    row = {**columns, "value": 0.5, "threshold": None, "margin": None, "decided_at": NOW}
     with TableWriter(tmp_path, "decisions", "driver") as writer:
         writer.add({**row, "order": 4, "decision": "stop"})
         writer.add({**row, "order": 3, "decision": "continue"})

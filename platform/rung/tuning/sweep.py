@@ -92,6 +92,8 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
             raise
         finally:
             opened.journal.close()
+        # Here, and not only after Tune: an earlier driver may have been killed with nothing left to do but this.
+        shutil.rmtree(directory / ".tune", ignore_errors=True)
         keep_checkpoints(directory, study.checkpoints.keep)
         compact(directory)
         failed = sum(ledger.failed_runs() for ledger in sweep.ledgers)
@@ -205,7 +207,6 @@ def _fit(study: Study, ledger: Ledger, rule: Scheduler, search: Search) -> None:
         raise RungError(f"Ray Tune gave up: {str(error).strip().splitlines()[-1]}") from error
     if scheduler.storage_error is not None:
         raise scheduler.storage_error
-    shutil.rmtree(scratch, ignore_errors=True)
     for name in [each for each, state in ledger.states.items() if state in ("waiting", "running", "paused")]:
         ledger.fail(name, "Ray Tune ended without having trained it to its end")
 
