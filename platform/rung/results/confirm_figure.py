@@ -1,18 +1,16 @@
 """The confirmed configurations on the seeds that chose them and on fresh ones, side by side."""
 
 import textwrap
-from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator
 
 from rung.results.confirmation import Confirmation, ConfirmedSummary
 from rung.results.export import interval_text
 from rung.results.figure_style import FAINT, INK, WIDTH, Look, Looks, Picture, count_text, short_label
 from rung.results.rungs import selection_in_words
-from rung.results.seed_figures import draw_interval, seed_places, value_axis
+from rung.results.seed_figures import draw_interval, label_rows, seed_places, value_axis
 from rung.results.snapshot import Snapshot
 from rung.results.tables import ConfigurationSummary
 from rung.results.text import one_line
@@ -42,7 +40,7 @@ def confirm_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
     limits, log = value_axis(axes, known)
     for row, entry in enumerate(entries):
         _draw_row(axes, row, entry, looks.of[entry.config_id], limits)
-    _label_rows(axes, entries)
+    label_rows(axes, [_row_label(entry) for entry in entries], [_row_values(entry) for entry in entries], 1.25)
     figure.legend(handles=_legend(), loc="outside upper left", ncols=3)
     metric = snapshot.study["metric"]
     axes.set_xlabel(f"{one_line(metric['name'])}, {selection_in_words(metric)}")
@@ -84,27 +82,6 @@ def _draw_row(axes: Axes, row: int, entry: ConfirmedSummary, look: Look, limits:
             linewidth=0.8,
             linestyle=(0, (2, 2)),
             zorder=2,
-        )
-
-
-def _label_rows(axes: Axes, entries: Sequence[ConfirmedSummary]) -> None:
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.yaxis.set_major_locator(FixedLocator(range(len(entries))))
-    labels = [_row_label(entry) for entry in entries]
-    axes.set_yticklabels(labels, fontsize=7, linespacing=1.05)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(False, axis="y")
-    axes.spines["left"].set_visible(False)
-    for row, entry in enumerate(entries):
-        axes.text(
-            1.015,
-            row,
-            _row_values(entry),
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=7,
-            linespacing=1.25,
-            color=INK,
         )
 
 

@@ -51,7 +51,7 @@ def seed_picture(snapshot: Snapshot, looks: Looks) -> Picture | None:
     limits, log = value_axis(axes, values)
     for row, entry in enumerate(entries):
         _draw_row(axes, row, entry, looks.of[entry.config_id], limits)
-    _label_rows(axes, entries)
+    label_rows(axes, [_row_label(entry) for entry in entries], [_row_value(entry) for entry in entries])
     metric = snapshot.study["metric"]
     axes.set_xlabel(f"{one_line(metric['name'])}, {selection_in_words(metric)}")
     best = entries[0]
@@ -137,24 +137,17 @@ def seed_places(entry: ConfigurationSummary, low: float = -0.36, high: float = 0
     return [float(place) for place in np.linspace(low, high, len(entry.seeds))]
 
 
-def _label_rows(axes: Axes, entries: Sequence[ConfigurationSummary]) -> None:
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.yaxis.set_major_locator(FixedLocator(range(len(entries))))
-    axes.set_yticklabels([_row_label(entry) for entry in entries], fontsize=7, linespacing=1.05)
+def label_rows(axes: Axes, labels: Sequence[str], values: Sequence[str], linespacing: float = 1.05) -> None:
+    """Rows 0, 1, ... from the top, each with its label on the left and its values on the right of the axes."""
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.yaxis.set_major_locator(FixedLocator(range(len(labels))))
+    axes.set_yticklabels(labels, fontsize=7, linespacing=1.05)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
-    for row, entry in enumerate(entries):
-        axes.text(
-            1.015,
-            row,
-            _row_value(entry),
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=7,
-            linespacing=1.05,
-            color=INK,
-        )
+    right = axes.get_yaxis_transform()
+    for row, text in enumerate(values):
+        axes.text(1.015, row, text, transform=right, va="center", fontsize=7, linespacing=linespacing, color=INK)
 
 
 def _row_label(entry: ConfigurationSummary) -> str:

@@ -20,6 +20,7 @@ from rung.provenance import record_launch
 from rung.results.store import compact
 from rung.study import Study, study_json
 from rung.training import environment
+from rung.training.assignment import Assignment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Journal, Ledger
 from rung.tuning.study_directory import configuration_rows, write_study
@@ -42,7 +43,7 @@ def choose(plan: Plan, wanted: str | None) -> PlannedConfiguration:
     raise RungError(f"{len(found)} configurations have an id that begins with {wanted!r}; there are:\n{listed}")
 
 
-def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console: Console, threads: int = 1) -> Path:
+def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console: Console) -> Path:
     """Trains the runs of one configuration, showing every report.
 
     Returns:
@@ -55,39 +56,41 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
     configuration, threads = choose(plan, wanted), study.resources.cpus
     directory = Path(f"{study.directory}{SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
-    from rung.training.replication import start
-    from rung.training.run import Report, Run
-
-    def show(run: Run, report: Report) -> None:
-        value = report.metrics.get(study.metric.name, float("nan"))
-        console.print(
-            f"{run.run_id}  step {report.step:>8,}  {report.wall_seconds:8.1f} s  {study.metric.name} {value:.6g}",
-            highlight=False,
-        )
-
     console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
     study = study.model_copy(update={"study": f"{study.study}{SUFFIX}"})
-    assignment = dataclasses.replace(
-        assignment_of(study, configuration), directory=str(directory), checkpoint_seconds=None
-    )
     with study_lock(directory):
         shutil.rmtree(directory / "tables", ignore_errors=True)
         write_study(directory, study, plan, text)
         configs = [configuration.config]
         launch = record_launch(directory, study_json(study, plan), study.trainable, threads, configs)
-        assignment = dataclasses.replace(assignment, launch=launch.number)
+        assignment = assignment_of(study, configuration, launch.number)
+        assignment = dataclasses.replace(assignment, directory=str(directory), checkpoint_seconds=None)
         journal = Journal(directory, study.study, launch.number)
         journal.add_configurations(configuration_rows(study, [configuration], launch.number))
         task = search_task(configuration.config_id, study.seeds)
         ledger = Ledger(journal, [task], assignment.goal, "none", study.replication)
         ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
-        replication = start(assignment, show, catch=False)
-        ledger.start(configuration.config_id)
-        try:
-            replication.advance(plan.rungs[-1])
-        finally:
-            ledger.report(configuration.config_id, replication.rows())
-            replication.close()
-            journal.close()
+        _train(assignment, ledger, plan.rungs[-1], console)
         compact(directory)
     return directory
+
+
+def _train(assignment: Assignment, ledger: Ledger, level: float, console: Console) -> None:
+    from rung.training.replication import start
+    from rung.training.run import Report, Run
+
+    metric = assignment.goal.metric
+
+    def show(run: Run, report: Report) -> None:
+        value = report.metrics.get(metric, float("nan"))
+        where = f"{run.run_id}  step {report.step:>8,}  {report.wall_seconds:8.1f} s"
+        console.print(f"{where}  {metric} {value:.6g}", highlight=False)
+
+    replication = start(assignment, show, catch=False)
+    ledger.start(assignment.config_id)
+    try:
+        replication.advance(level)
+    finally:
+        ledger.report(assignment.config_id, replication.rows())
+        replication.close()
+        ledger.journal.close()
