@@ -283,6 +283,19 @@ def test_the_checkpoint_before_a_damaged_one_is_used(assignment: Assignment, tmp
     assert min(steps) == 15  # after 11
 
 
+def test_a_marker_of_the_first_version_holds_sizes_only(assignment: Assignment, tmp_path: Path) -> None:
+    trained(assignment, 11)
+    checkpoint = latest_checkpoint(assignment.checkpoints(0))
+    assert checkpoint is not None
+    sizes = {name: (checkpoint / name).stat().st_size for name in (TENSORS, STATE)}
+    (checkpoint / MARKER).write_text(json.dumps(sizes))
+    assert trained(assignment, 15)[1] == []
+    checkpoint = latest_checkpoint(assignment.checkpoints(0))
+    assert checkpoint is not None
+    (checkpoint / MARKER).write_text(json.dumps({TENSORS: 1, STATE: 1}))
+    assert len(trained(assignment, 20)[1]) == 1
+
+
 def test_a_checkpoint_that_was_never_finished_is_no_damage(assignment: Assignment, tmp_path: Path) -> None:
     trained(assignment, 11)
     checkpoint = latest_checkpoint(assignment.checkpoints(0))
