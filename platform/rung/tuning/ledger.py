@@ -177,8 +177,11 @@ class Ledger:
         stops = {decision.config_id for decision in self.decisions if decision.decision == "stop"}
         if self.states[name] == "stopped" and name not in stops:
             return True
-        reached = max((self._position(row) for row in self.runs[name].values()), default=0.0)
-        return any(level < reached and level not in self.levels_decided(name) for level in levels)
+        return any(level < self.reached(name) and level not in self.levels_decided(name) for level in levels)
+
+    def reached(self, name: str) -> float:
+        """How much of the budget the task's furthest run has used up."""
+        return max((self._position(row) for row in self.runs[name].values()), default=0.0)
 
     def _position(self, row: Row) -> float:
         if row["epoch"] is None and self._goal.unit == "epochs":

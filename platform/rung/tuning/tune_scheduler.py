@@ -63,7 +63,7 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
             self._ledger.event("checkpoint_set_aside", message, config_id, run_id)
         self._ledger.report(config_id, result["rows"])
         if result["ended"]:
-            self._finish(tune_controller, config_id, level, result["value"])
+            self._finish(tune_controller, config_id, result["value"])
             return str(TrialScheduler.STOP)
         if level not in self._rule.levels_of(config_id):
             return str(TrialScheduler.CONTINUE)  # a milestone, where nothing is decided
@@ -107,14 +107,15 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
         self._ledger.fail(config_id, error)
         self._decide(controller, self._rule.withdraw(config_id))
 
-    def _finish(self, controller: TuneController, config_id: str, level: float, value: float | None) -> None:
+    def _finish(self, controller: TuneController, config_id: str, value: float | None) -> None:
         """A configuration none of whose runs can go on. It takes part in no further comparison, so that what is
         decided about the others does not depend on whether this driver or an earlier one saw it end."""
         failed = all(row["status"] == "failed" for row in self._ledger.runs[config_id].values())
         lost = sum(row["status"] == "failed" for row in self._ledger.runs[config_id].values())
         text = "no value" if value is None else f"value {value:.6g}"
         text += f", {lost} failed runs" if lost else ""
-        self._ledger.end(config_id, "failed" if failed else "completed", f"ended at {level:g} with {text}")
+        text = f"ended at {self._ledger.reached(config_id):g} with {text}"
+        self._ledger.end(config_id, "failed" if failed else "completed", text)
         self._decide(controller, self._rule.withdraw(config_id))
 
     def _decide(self, controller: TuneController, decisions: list[Decision]) -> None:
