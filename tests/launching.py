@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.plan import make_plan
-from rung.results.aggregation import Aggregation
+from rung.results.aggregation import Aggregation, too_many_failed
 from rung.results.query import load
 from rung.results.views import dicts
 from rung.study import load_study
@@ -45,6 +45,9 @@ def _train(study: OpenedStudy, configuration: Any, rule: Scheduler, aggregation:
     for level in (*levels, study.plan.rungs[-1]):
         rows = replication.advance(level, study.plan.seeds_at(level))
         ledger.report(name, rows)
+        if too_many_failed(rows):
+            ledger.end(name, "failed", "too few runs to judge it by")
+            break
         if replication.has_ended or level == study.plan.rungs[-1]:
             ledger.end(name, "completed", "trained")
             break

@@ -18,7 +18,8 @@ from typing import Any
 
 from rung.errors import RungError, StorageError
 from rung.identity import essential
-from rung.plan import Plan, seed_counts
+from rung.plan import Plan
+from rung.results.files import COMPLETE
 from rung.results.query import load
 from rung.study import study_json
 from rung.trainable import find_trainable
@@ -27,8 +28,11 @@ from rung.tuning.schedulers import geometric_levels
 Difference = tuple[str, Any, Any]
 """Dotted path, old value, new value; None where there is none."""
 
-_NOT_COMPARED = ("storage", "resources", "checkpoints", "failures", "swept", "rungs", "confirm", "format")
+_NOT_COMPARED = ("storage", "checkpoints", "failures", "swept", "rungs", "seed_counts", "confirm", "format")
 """What changes no row, and what follows from the other keys."""
+
+
+_DEALT = "hyperband has dealt the configurations to brackets whose rungs and sizes would be others"
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ def begun_study(directory: Path) -> BegunStudy | None:
         StorageError: it cannot be read.
     """
     path = directory / "study.json"
-    if not path.exists():
+    if not path.exists() and not any(directory.glob("tables/*/*.parquet")):
         return None
     try:
         study = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"cannot read {path}: {error}. It says which study the rows beside it belong to: put a copy of it there, "
-            "or move the directory away to begin anew"
+            f"cannot read {path}: {error}. It says which study the rows beside it belong to: put a copy of it there "
+            "(every launch in provenance.json has one, as `study`), or move the directory away to begin anew"
         ) from error
     rows = load(directory).configurations.select("config_id").fetchall()
     return BegunStudy(directory, study, frozenset(config_id for (config_id,) in rows))
@@ -130,8 +134,9 @@ def _with_rungs_that_stand(plan: Plan, study: Mapping[str, Any]) -> Plan:
         return plan
     above = [level for level in geometric_levels(there[0], choice.reduction_factor, budget) if level > amount]
     # All seeds of those who were through before have passed the old budget.
-    counts = (*seed_counts(plan.study, len(there)), *[len(plan.study.seeds)] * len(above))
-    return replace(plan, rungs=(*there, *above, budget), seed_counts=counts)
+    full = len(plan.study.seeds)
+    counts = [full] * len(there) if plan.study.seeds.start is None else study["seed_counts"][: len(there)]
+    return replace(plan, rungs=(*there, *above, budget), seed_counts=(*counts, *[full] * (len(above) + 1)))
 
 
 def _objection(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> str | None:
@@ -141,29 +146,42 @@ def _objection(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> 
         return _objection_to_space(path, old, new, plan, begun)
     if path == "seeds":
         gone = [seed for seed in old if seed not in new]
-        return f"its runs with seed {gone[0]} are there" if gone else None
+        if gone:
+            return f"its runs with seed {gone[0]} are there"
+        is_racing = plan.study.seeds.start is not None
+        is_out_of_order = is_racing and new[: len(old)] != old
+        return "seeds join the race in their order: add new ones at the end" if is_out_of_order else None
     if path == "seeds_at_start":
         return "rungs have been decided with so many seeds" if len(begun.study["rungs"]) > 1 else None
     if path == "budget.amount":
-        return "runs have been trained beyond it" if new < old else _objection_to_longer(plan)
+        return "runs have been trained beyond it" if new < old else _objection_to_longer(plan, old)
     if path == "budget.wall_clock" and old is not None and (new is None or new > old):
         return None
     if path == "scheduler.grace":
         return "the rungs stand: leave it out"
-    return ""
+    if path == "resources.gpus":
+        return "a GPU computes other numbers than a CPU" if bool(old) != bool(new) else None
+    return None if key == "resources" else ""
 
 
 def _objection_to_space(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> str | None:
+    if plan.study.scheduler.name == "hyperband":
+        return _DEALT
     if plan.study.searcher.name != "plan":
         return None if path == "samples" and new > old else f"{plan.study.searcher.name} has learnt from this space"
     gone = begun.config_ids - {each.config_id for each in plan.configurations}
     return f"{len(gone)} of the {len(begun.config_ids)} configurations there would not be planned" if gone else None
 
 
-def _objection_to_longer(plan: Plan) -> str | None:
-    schedules = [each.config.schedule for each in plan.examples]
-    if any(schedule.kind == "cosine" and schedule.length is None for schedule in schedules):
+def _objection_to_longer(plan: Plan, old: int) -> str | None:
+    configs = [each.config for each in plan.examples]
+    if plan.study.scheduler.name == "hyperband":
+        return _DEALT
+    if any(config.schedule.kind == "cosine" and config.schedule.length is None for config in configs):
         return "the cosine schedule has no length of its own: with a longer budget every step would be another one"
+    on_point = plan.unit == "steps" and all(config.evaluation.is_due(old) for config in configs)
+    if plan.study.budget.target is not None and not on_point:
+        return "runs may have met the target at their end, which was no evaluation point"
     return None
 
 
@@ -171,10 +189,14 @@ def _additions(found: Sequence[Difference], plan: Plan, begun: BegunStudy) -> It
     changed = {path: (old, new) for path, old, new in found}
     new_ids = {each.config_id for each in plan.configurations} - begun.config_ids
     if new_ids and begun.config_ids:
-        yield f"{len(new_ids)} configurations beside the {len(begun.config_ids)} that are there"
+        word = "configuration" if len(new_ids) == 1 else "configurations"
+        yield f"{len(new_ids)} {word} beside the {len(begun.config_ids)} that are there"
     if "samples" in changed and plan.study.searcher.name != "plan":
         yield f"samples: {changed['samples'][0]} become {changed['samples'][1]}"
-    if "seeds" in changed:
+    if "resources.cpus" in changed:
+        old, new = changed["resources.cpus"]
+        yield f"threads: {old} become {new}, which changes the last bits of what is trained from here on"
+    if "seeds" in changed and len(changed["seeds"][0]) < len(changed["seeds"][1]):
         yield f"seeds: {len(changed['seeds'][0])} become {len(changed['seeds'][1])}"
     if "budget.amount" in changed:
         yield "budget: {:,} become {:,} {}".format(*changed["budget.amount"], plan.unit_name)
@@ -188,4 +210,4 @@ def _additions(found: Sequence[Difference], plan: Plan, begun: BegunStudy) -> It
 def _without_checkpoint(directory: Path) -> int:
     """Runs that came to the end of their budget and whose checkpoints are gone."""
     done = load(directory).runs.filter("ended_by IN ('budget', 'wall_clock')").select("run_id").fetchall()
-    return sum(not any((directory / "checkpoints" / run_id).glob("step-*")) for (run_id,) in done)
+    return sum(not any((directory / "checkpoints" / run_id).glob(f"step-*/{COMPLETE}")) for (run_id,) in done)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Mode = Literal["min", "max"]
 Unit = Literal["steps", "epochs", "tokens", "wall_clock"]
 
+SOLO_SUFFIX = ".solo"
+"""Ends the name of the folder in which `rung train` keeps its rows, beside the study's."""
+
 
 class Target(StrictModel):
     """A value at which a run has done what it was for."""
@@ -237,6 +240,11 @@ class Study(StrictModel):
             raise ValueError(
                 "the name is also a folder's: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"
             )
+        if name.endswith(SOLO_SUFFIX):
+            raise ValueError(
+                f"a name that ends in {SOLO_SUFFIX} is kept for what `rung train` writes, and deletes, of the study "
+                f"{name.removesuffix(SOLO_SUFFIX)}"
+            )
         return name
 
     @field_validator("base", mode="before")
@@ -306,6 +314,7 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
         "seeds": data.pop("seeds"),
         "seeds_at_start": study.seeds.start,
         "rungs": list(plan.rungs),
+        "seed_counts": list(plan.seed_counts),
         "base": plan.base,
         **data,
         "confirm": confirm and {"top": confirm.top, "seeds": list(confirm.fresh_seeds)},

@@ -55,12 +55,12 @@ WIDER = "space.optimizer.learning_rate=[1e-3, 1e-2, 1e-1]"
     ("overrides", "additions"),
     [
         (["seeds=4"], ["seeds: 2 become 4"]),
-        ([WIDER], ["1 configurations beside the 2 that are there"]),
+        ([WIDER], ["1 configuration beside the 2 that are there"]),
         (["budget.steps=40"], ["budget: 20 become 40 steps"]),
         (
             ["seeds=[1, 0, 7]", WIDER, "budget.steps=40"],
             [
-                "1 configurations beside the 2 that are there",
+                "1 configuration beside the 2 that are there",
                 "seeds: 2 become 3",
                 "budget: 20 become 40 steps",
             ],
@@ -133,14 +133,19 @@ def test_rungs_stand_and_new_ones_lie_above_the_old_budget(path: Path) -> None:
     assert plan.rungs == (5, 10, 40, 80, 200)
     racing = launch(path, grace, "study=racing", "seeds={start: 2, full: 8}")
     assert racing.plan.seed_counts == (2, 4, 8)
-    plan, _ = going_on(path, grace, "study=racing", "seeds={start: 2, full: 8}", "budget.steps=200")
-    assert plan.seed_counts == (2, 4, 8, 8, 8)
+    longer = (grace, "study=racing", "seeds={start: 2, full: 8}", "budget.steps=200")
+    assert going_on(path, *longer)[0].seed_counts == (2, 4, 8, 8, 8)
+    launch(path, *longer, most=0)
+    assert going_on(path, *longer)[0].seed_counts == (2, 4, 8, 8, 8)
+    with pytest.raises(RungError, match="seeds join the race in their order"):
+        going_on(path, *longer, "seeds={start: 2, full: [1, 0, 2, 3, 4, 5, 6, 7]}")
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
         ["resources.concurrent=1"],
+        ["seeds=[1, 0]"],
         ["checkpoints.keep=all"],
         ["failures.retries=0"],
         ["confirm={top: 1, seeds: 4}"],
@@ -167,6 +172,7 @@ def test_the_same_study_written_otherwise_has_nothing_new(path: Path, overrides:
         ("metric.select=best", "metric.select: 'last' there, 'best' now"),
         ("scheduler.name=asha", "scheduler.name: 'fifo' there, 'asha' now"),
         ("replication=packed", "replication: 'serial' there, 'packed' now"),
+        ("resources.gpus=1", r"resources.gpus: 0.0 there, 1.0 now \(a GPU computes other numbers than a CPU\)"),
     ],
 )
 def test_what_would_give_rows_another_meaning_is_refused(path: Path, override: str, complaint: str) -> None:
@@ -195,11 +201,44 @@ def test_a_schedule_over_the_whole_budget_cannot_be_made_longer(path: Path) -> N
     assert going_on(path, cosine, "base.schedule.length=20", "study=fixed", "budget.steps=40")[1]
 
 
-def test_a_study_json_that_cannot_be_read_is_named(path: Path) -> None:
+def test_another_number_of_threads_is_said(path: Path) -> None:
+    launch(path)
+    (notice,) = going_on(path, "resources.cpus=2")[1]
+    assert notice == "threads: 1 become 2, which changes the last bits of what is trained from here on"
+
+
+def test_what_hyperband_has_dealt_stays(path: Path) -> None:
+    rule = "scheduler={name: hyperband, grace: 5, reduction_factor: 2}"
+    launch(path, rule)
+    for change in (WIDER, "budget.steps=40"):
+        with pytest.raises(RungError, match="hyperband has dealt the configurations to brackets"):
+            going_on(path, rule, change)
+    assert going_on(path, rule, "seeds=3")[1] == ["seeds: 2 become 3"]
+
+
+@pytest.mark.parametrize("select", ["last", "best", "mean_of_last"])
+def test_an_old_end_between_evaluations_leaves_no_trace_in_values(path: Path, select: str) -> None:
+    rule = (f"metric.select={select}", "metric.window=3", "base.evaluation.every=7")
+    directory = launch(path, *rule).directory
+    launch(path, *rule, "budget.steps=40")
+    launch(path, *rule, "budget.steps=40", f"storage={path.parent / 'at-once'}")
+    ends = ("status", "ended_by", "step", "value", "best", "best_step")
+    assert runs(directory, *ends) == runs(path.parent / "at-once" / "toy", *ends)
+
+
+def test_a_target_that_may_have_been_met_between_evaluations_fixes_the_budget(path: Path) -> None:
+    target = "budget.target={value: 0.001}"
+    launch(path, target, "base.evaluation.every=7")
+    with pytest.raises(RungError, match="may have met the target at their end, which was no evaluation point"):
+        going_on(path, target, "base.evaluation.every=7", "budget.steps=40")
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.write_text("{"), Path.unlink])
+def test_rows_without_a_readable_study_json_are_nobody_s(path: Path, lose: Any) -> None:
     directory = launch(path).directory
-    (directory / "study.json").write_text("{")
+    lose(directory / "study.json")
     with pytest.raises(StorageError, match=r"cannot read .*study\.json.*put a copy of it there"):
-        launch(path)
+        launch(path, "metric.name=validation/accuracy")
 
 
 def test_a_value_that_moves_from_base_into_space_makes_a_wider_space(path: Path) -> None:

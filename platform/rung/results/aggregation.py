@@ -7,7 +7,7 @@ by. How many there were is reported beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ class Aggregation:
         """One value per run, None for those that are left out; None altogether where the configuration has no usable
         value."""
         rows = list(rows)
-        if 2 * sum(row["status"] == "failed" for row in rows) >= max(1, len(rows)):
+        if too_many_failed(rows):
             return None
         values: list[float | None] = []
         for row in rows:
@@ -59,3 +59,8 @@ class Aggregation:
             else:
                 values.append(self.worst_value)
         return values
+
+
+def too_many_failed(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether so many runs have failed, half of them or more, that too few are left to judge a configuration by."""
+    return sum(1 for row in rows if row["status"] == "failed") * 2 >= max(1, len(rows))

@@ -1,6 +1,7 @@
-"""Writing a whole file so that nobody ever sees half of it."""
+"""Writing a file and deleting a folder so that nobody ever takes half of it for the whole."""
 
 import os
+import shutil
 from pathlib import Path
 
 from rung.results.parts import storage_error
@@ -24,3 +25,22 @@ def replace_file(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error("cannot write", path, error) from error
+
+
+COMPLETE = "complete.json"
+"""The file in a folder that says, written last, that the folder is whole."""
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder and all below it, if it is there; what says that a part of it is whole goes first.
+
+    Raises StorageError if it cannot be deleted.
+    """
+    try:
+        for marker in sorted(path.rglob(COMPLETE)):
+            marker.unlink(missing_ok=True)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error("cannot delete", path, error) from error

@@ -5,7 +5,8 @@ Imports no torch, which takes two seconds: the driver of a sweep makes assignmen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,15 @@ class Goal:
     target: Target | None = None
     wall_clock: float | None = None
     """A cap in seconds beside the budget."""
+
+    def selected(self, values: Sequence[float]) -> float | None:
+        """A run's value by the `select` rule, from those of its evaluations in their order; None if there are none."""
+        if not values:
+            return None
+        if self.select == "best":
+            return max(values) if self.mode == "max" else min(values)
+        recent = values[-(1 if self.select == "last" else self.window) :]
+        return math.fsum(recent) / len(recent)
 
     def position(self, *, step: int, epoch: float | None, tokens: int, wall_seconds: float) -> float:
         """How much of the budget a run has used up that stands there.

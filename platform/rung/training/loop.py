@@ -123,6 +123,8 @@ def _observe(run: Run, report: Report, *, last: bool) -> None:
     """
     progress, goal = run.progress, run.goal
     progress.evaluated_step = report.step
+    if last and not report.scheduled:
+        progress.before_end = (progress.best, progress.best_step, progress.recent)
     _update_value(run, report, counts=report.scheduled or last)
     if goal.metric in report.metrics and report.finite(goal.metric) is None:
         progress.end("diverged", "divergence")

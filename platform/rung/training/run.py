@@ -39,6 +39,8 @@ class Progress:
     best_step: int | None = None
     recent: list[float] = field(default_factory=list)
     """The goal's metric at the last `window` evaluations."""
+    before_end: tuple[float | None, int | None, list[float]] | None = None
+    """`best`, `best_step` and `recent` without the last evaluation, if only the end of the budget asked for it."""
     plateau: PlateauState = field(default_factory=PlateauState)
     watched: list[float] = field(default_factory=list)
     """Early stopping: its metric at the last scheduled evaluations."""
@@ -123,9 +125,14 @@ class Run:
         )
 
     def reopen(self) -> None:
-        """Goes on if the run had come to the end of a budget that has been made longer since."""
-        if self.progress.ended_by in ("budget", "wall_clock") and not self.is_used_up():
-            self.progress.status, self.progress.ended_by = "running", None
+        """Goes on if the run had come to the end of a budget that has been made longer since, as if the old end had
+        never been."""
+        progress = self.progress
+        if progress.ended_by in ("budget", "wall_clock") and not self.is_used_up():
+            progress.status, progress.ended_by = "running", None
+            if progress.before_end is not None:
+                progress.best, progress.best_step, progress.recent = progress.before_end
+                progress.before_end = None
 
     def learning_rate(self) -> float:
         """The learning rate of the next step."""

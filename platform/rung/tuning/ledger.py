@@ -5,12 +5,12 @@ It also says, from what is on disk, what an interrupted sweep still has to do. T
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rung.results.files import delete_folder
 from rung.results.query import load
 from rung.results.schema import TABLES
 from rung.results.store import TableWriter
@@ -85,6 +85,7 @@ class Ledger:
         scheduler: name of the rule, for the decisions' rows.
         replication: how runs are trained, for the rows of those that never reported.
         incomplete: names of tasks whose reports were lost in part: their runs are trained again from the start.
+        decisions_lost: whether some decisions cannot be read: then none is, and who has passed a rung begins again.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Ledger:
         scheduler: str,
         replication: str = "serial",
         incomplete: Collection[str] = (),
+        decisions_lost: bool = False,
     ) -> None:
         self.journal = journal
         self.directory = journal.directory
@@ -110,11 +112,11 @@ class Ledger:
         self.decisions: list[Decision] = []
         self._levels: dict[str, set[int]] = {}
         self._next_order = 0
-        self._recover()
+        self._recover(decisions_lost)
 
     # What is on disk.
 
-    def _recover(self) -> None:
+    def _recover(self, decisions_lost: bool) -> None:
         stored = load(self.directory)
         known = {task.run_id(seed): (name, seed) for name, task in self.tasks.items() for seed in task.seeds}
         for row in dicts(stored.runs):
@@ -122,16 +124,17 @@ class Ledger:
                 name, seed = known[row["run_id"]]
                 self.runs[name][seed] = row
         self.labels = {row["config_id"]: row["label"] for row in dicts(stored.configurations)}
-        for row in sorted(dicts(stored.decisions), key=lambda row: row["order"]):
+        decisions = [] if decisions_lost else dicts(stored.decisions)
+        for row in sorted(decisions, key=lambda row: row["order"]):
             self._next_order = row["order"] + 1
             self._remember(Decision(**{name: row[name] for name in Decision.__dataclass_fields__ if name in row}))
         for decision in self.decisions:
             if decision.decision == "stop" and decision.config_id in self.tasks:
                 self._stop(decision.config_id)
         for name in self.tasks:
-            if any(row["status"] == "stopped" for row in self.runs[name].values()):
-                self.states[name] = "stopped"  # whatever has become of the decision
             self.states[name] = self._state_on_disk(name)
+            if self.states[name] == "stopped" and not self.runs[name]:
+                self._recall(name)
             if name in self._incomplete:
                 self._mend(name)
 
@@ -140,9 +143,9 @@ class Ledger:
         self._levels.setdefault(decision.config_id, set()).add(decision.level)
 
     def _state_on_disk(self, name: str) -> State:
-        if self.states[name] == "stopped":
-            return "stopped"
         runs = self.runs[name]
+        if self.states[name] == "stopped" or any(row["status"] == "stopped" for row in runs.values()):
+            return "stopped"
         return "completed" if all(self._is_done(runs.get(seed)) for seed in self.tasks[name].seeds) else "waiting"
 
     def _is_done(self, row: Row | None) -> bool:
@@ -160,20 +163,40 @@ class Ledger:
         else:
             self.repeat(name, "reports were lost with a damaged part")
 
+    def _recall(self, name: str) -> None:
+        """Writes rows of a stopped task's runs, which were lost, from their last reports."""
+        task, goal = self.tasks[name], self._goal
+        reports: dict[int, list[Row]] = {}
+        for report in dicts(load(self.directory).metrics.order("run_id, step")):
+            if report["run_id"] in {task.run_id(seed) for seed in task.seeds}:
+                reports.setdefault(report["seed"], []).append(report)
+        for seed, rows in reports.items():
+            values = [row[goal.metric] for row in rows if row.get(goal.metric) is not None]
+            where = {each: rows[-1][each] for each in ("attempt", "launch", "step", "epoch", "tokens", "wall_seconds")}
+            ended = {"status": "stopped", "ended_by": "scheduler", "value": goal.selected(values)}
+            self._write_run(name, {**self._unreported(task, seed), **where, **ended})
+        self.event("runs_recalled", "rows of its runs were lost, and made again from its reports", name)
+        self.journal.writers["runs"].flush()
+
     def repeat(self, name: str, why: str) -> None:
         """Takes back what is known of a task's runs and their checkpoints: they train again from the start, to the same
-        numbers, since a run depends on nothing but its configuration and seed."""
+        numbers, since a run depends on nothing but its configuration and seed.
+
+        Raises:
+            StorageError: a checkpoint cannot be deleted; it would lie beyond what was lost.
+        """
         task = self.tasks[name]
         self.event("trained_again", why, name)
+        for seed in task.seeds:
+            delete_folder(self.directory / "checkpoints" / task.run_id(seed))
         for seed, row in list(self.runs[name].items()):
-            shutil.rmtree(self.directory / "checkpoints" / task.run_id(seed), ignore_errors=True)
             self._write_run(name, {**self._unreported(task, seed), "attempt": row["attempt"]})
         self.journal.writers["runs"].flush()
         self.states[name] = "waiting"
 
     def lacks_decisions(self, name: str, levels: Iterable[int]) -> bool:
-        """Whether a task has passed one of `levels` without a decision, or was stopped without one: their rows are
-        lost, and what the others were compared with cannot be known unless it comes there again."""
+        """Whether a task has come beyond one of `levels` without a decision, or was stopped without one. Where rows of
+        decisions were lost, the others cannot be compared with it unless it comes there again."""
         stops = {decision.config_id for decision in self.decisions if decision.decision == "stop"}
         if self.states[name] == "stopped" and name not in stops:
             return True

@@ -20,13 +20,14 @@ from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import Launch, record_launch
 from rung.results.confirmation import to_confirm
 from rung.results.damage import Damage, find_damage, incomplete_writers, set_aside
-from rung.results.files import replace_file
+from rung.results.files import delete_folder, replace_file
+from rung.results.parts import COMPACTED
 from rung.results.query import load
 from rung.results.views import UnreadablePartWarning, dicts
 from rung.study import Study, study_json
 from rung.tuning.goal import goal_of
 from rung.tuning.ledger import Journal, Ledger
-from rung.tuning.tasks import confirm_tasks, search_task
+from rung.tuning.tasks import Task, confirm_tasks, search_task
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,15 @@ class OpenedStudy:
     """What the user should know: what is new about the study, what was damaged."""
     incomplete: frozenset[str]
     """Names of tasks whose reports were lost in part."""
+    decisions_lost: bool
+    """Whether some decisions cannot be read."""
 
     @cached_property
     def search(self) -> Ledger:
         """The record of phase search."""
         seeds = self.plan.study.seeds
-        return self._ledger([search_task(each, seeds, seeds.start) for each in self._config_ids()])
+        tasks = [search_task(each, seeds, seeds.start) for each in self._config_ids()]
+        return self._ledger(tasks, self.decisions_lost)
 
     def confirmation(self, config_ids: Iterable[str]) -> Ledger:
         """The record of phase confirm of some configurations."""
@@ -56,9 +60,19 @@ class OpenedStudy:
         together = study.replication == "packed"
         return self._ledger(confirm_tasks(config_ids, study.confirm.fresh_seeds, together=together))
 
-    def _ledger(self, tasks: Iterable[Any]) -> Ledger:
+    def confirmed_before(self) -> Ledger:
+        """The record of everything that phase confirm has trained so far, whatever it is to train now."""
+        seeds: dict[str, list[int]] = {}
+        for row in dicts(load(self.directory).runs.filter("phase = 'confirm'").order("run_id")):
+            seeds.setdefault(row["config_id"], []).append(row["seed"])
+        together = self.plan.study.replication == "packed"
+        tasks = [confirm_tasks([each], tuple(theirs), together=together) for each, theirs in seeds.items()]
+        return self._ledger([task for some in tasks for task in some])
+
+    def _ledger(self, tasks: Iterable[Task], decisions_lost: bool = False) -> Ledger:
         study = self.plan.study
-        return Ledger(self.journal, tasks, goal_of(study), study.scheduler.name, study.replication, self.incomplete)
+        goal, rule = goal_of(study), study.scheduler.name
+        return Ledger(self.journal, tasks, goal, rule, study.replication, self.incomplete, decisions_lost)
 
     def _config_ids(self) -> list[str]:
         """Planned configurations; of an adaptive search, those that have been chosen so far."""
@@ -95,7 +109,8 @@ def _open(directory: Path, study: Study, plan: Plan, text: str, damage: Sequence
     journal = Journal(directory, study.study, launch.number)
     troubles = [launch.problem] if launch.problem else []
     notices = (*(f"goes on with {each}" for each in additions), *troubles, *map(str, damage))
-    opened = OpenedStudy(directory, plan, launch, journal, notices, incomplete)
+    decisions_lost = any(each.table == "decisions" for each in damage)
+    opened = OpenedStudy(directory, plan, launch, journal, notices, incomplete, decisions_lost)
     journal.event("resume" if journal.is_resumed else "launch", plan.product)
     for addition in additions:
         journal.event("extended", addition)
@@ -105,20 +120,26 @@ def _open(directory: Path, study: Study, plan: Plan, text: str, damage: Sequence
 
 
 def _mend(opened: OpenedStudy, damage: Sequence[Damage]) -> None:
-    """Has runs trained again whose reports are gone, and only then sets the damaged parts aside: a kill in between
-    costs nothing."""
-    # The ledger must not go on from some of the decisions. What has none on record trains again (`restore_rule`), in
-    # any later launch as well.
-    _set_aside(opened, [each for each in damage if each.table == "decisions"])
-    assert opened.search  # reading the ledger is what has them trained again
-    if opened.incomplete and opened.plan.study.confirm is not None:
-        opened.confirmation(_confirmed(opened.directory))
-    _set_aside(opened, [each for each in damage if each.table != "decisions"])
-
-
-def _set_aside(opened: OpenedStudy, damage: Sequence[Damage]) -> None:
+    """Has runs trained again whose reports or decisions are gone, and only then sets the damaged parts aside: a kill in
+    between costs nothing, because the next launch finds the same damage."""
+    search = opened.search  # reading the ledger is what has them trained again whose reports are gone
+    if opened.decisions_lost:
+        rule = opened.plan.scheduler()
+        for name in search.tasks:
+            if search.lacks_decisions(name, rule.levels_of(name)):
+                search.repeat(name, "decisions were lost with a damaged part")
+    if any(each.table == "metrics" for each in damage):
+        _mend_confirmation(opened, damage)
     for each, path in zip(damage, set_aside(damage), strict=True):
         opened.journal.event("part_set_aside", f"{each}; it is now {path.name}")
+
+
+def _mend_confirmation(opened: OpenedStudy, damage: Sequence[Damage]) -> None:
+    opened.confirmed_before()
+    lost_together = {each.table for each in damage if each.writer == COMPACTED}
+    if {"metrics", "runs"} <= lost_together:  # nothing says any more which runs there were
+        for folder in (opened.directory / "checkpoints").glob("*-confirm"):
+            delete_folder(folder)
 
 
 def _task_names(directory: Path, plan: Plan) -> set[str]:

@@ -163,9 +163,7 @@ def restore_rule(rule: Scheduler, ledger: Ledger) -> None:
     """Puts the rule where it stood: its decisions, and who takes part in no further comparison."""
     rule.restore(ledger.decisions)
     for name, state in list(ledger.states.items()):
-        if ledger.lacks_decisions(name, rule.levels_of(name)):
-            ledger.repeat(name, "a decision about it was lost with a damaged part")
-        elif state == "completed":
+        if state == "completed":
             ledger.decide(rule.withdraw(name))
 
 

@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from rung.errors import StorageError
+from rung.results.aggregation import too_many_failed
 from rung.tuning.ledger import Ledger
 from rung.tuning.schedulers import Decision, Scheduler
 
@@ -67,6 +68,11 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         if level not in self._rule.levels_of(config_id):
             return str(TrialScheduler.CONTINUE)  # a milestone, where nothing is decided
+        if too_many_failed(result["rows"]):
+            # An accident is no result: nothing is decided, and the next command tries again.
+            self._ledger.end(config_id, "failed", "half of its runs have failed or more: too few to judge it by")
+            self._decide(tune_controller, self._rule.withdraw(config_id))
+            return str(TrialScheduler.STOP)
         decided = self._rule.report(config_id, int(level), result["value"], result["margin"])
         own = [decision for decision in decided if decision.config_id == config_id]
         if level in self._ledger.levels_decided(config_id):
