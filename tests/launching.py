@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ray.tune.schedulers import TrialScheduler
+
 from rung.plan import make_plan
-from rung.results.aggregation import Aggregation, too_many_failed
 from rung.results.query import load
 from rung.results.views import dicts
 from rung.study import load_study
-from rung.training.replication import start
-from rung.tuning.goal import aggregation_of, assignment_of
-from rung.tuning.schedulers import Scheduler
+from rung.tuning.ledger import Ledger
+from rung.tuning.search import search_of
 from rung.tuning.study_directory import OpenedStudy, open_study
 from rung.tuning.sweep import restore_rule
+from rung.tuning.trial import ConfigurationTrial
+from rung.tuning.tune_scheduler import TuneScheduler
 
 
 def opened(path: Path, overrides: Sequence[str] = ()) -> OpenedStudy:
@@ -25,36 +27,27 @@ def opened(path: Path, overrides: Sequence[str] = ()) -> OpenedStudy:
 
 
 def launch(path: Path, *overrides: str, most: int | None = None) -> OpenedStudy:
-    """One launch of phase search, one configuration after another, rung by rung; `most` of them are trained."""
+    """One launch of phase search, one configuration after another, rung by rung; `most` of them are trained. Only for
+    rules that let a configuration go on without waiting for others."""
     study = opened(path, overrides)
     ledger, rule = study.search, study.plan.scheduler()
     restore_rule(rule, ledger)
-    waiting = [each for each in study.plan.configurations if ledger.states[each.config_id] == "waiting"]
-    for configuration in waiting[:most]:
-        aggregation = aggregation_of(study.plan.study, configuration.config)
-        _train(study, configuration, rule, aggregation)
+    scheduler = TuneScheduler(rule, ledger)
+    search = search_of(study.plan.study, study.plan, ledger, rule)
+    planned = search.space["trial"]["grid_search"] if search.space else []  # what a searcher chooses is not trained
+    for parameters in planned[:most]:
+        _train(ConfigurationTrial({"trial": parameters}), scheduler, ledger)
+    assert scheduler.storage_error is None
     study.journal.close()
     return study
 
 
-def _train(study: OpenedStudy, configuration: Any, rule: Scheduler, aggregation: Aggregation) -> None:
-    ledger, name = study.search, configuration.config_id
-    replication = start(assignment_of(study.plan.study, configuration, study.launch.number))
-    ledger.start(name)
-    levels = [level for level in rule.levels_of(name) if level not in ledger.levels_decided(name)]
-    for level in (*levels, study.plan.rungs[-1]):
-        rows = replication.advance(level, study.plan.seeds_at(level))
-        ledger.report(name, rows)
-        if too_many_failed(rows):
-            ledger.end(name, "failed", "too few runs to judge it by")
-            break
-        if replication.has_ended or level == study.plan.rungs[-1]:
-            ledger.end(name, "completed", "trained")
-            break
-        ledger.decide(rule.report(name, level, aggregation.value(rows)))
-        if ledger.states[name] == "stopped":
-            break
-    replication.close()
+def _train(trial: ConfigurationTrial, scheduler: TuneScheduler, ledger: Ledger) -> None:
+    """What Tune does with a trial: calls it until the scheduler does not want it to continue."""
+    ledger.start(trial.config["trial"]["name"])
+    while scheduler.on_trial_result(None, trial, trial.step()) == TrialScheduler.CONTINUE:
+        pass
+    trial.cleanup()
 
 
 def reports(directory: Path, *columns: str) -> dict[tuple[str, int], tuple[Any, ...]]:

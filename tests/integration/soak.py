@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ import yaml
 
 from rung.locks import FileLock
 from rung.results.damage import damaged_files, find_damage
+from rung.results.parts import COMPACTED, Part, parts
 from rung.results.query import load
 from rung.results.views import dicts
 from tests.integration.cluster import TwoNodes
@@ -45,6 +46,7 @@ Victim = Literal["driver", "trial", "node"]
 Key = tuple[str, int]
 """Run and step: what a row of the table `metrics` is about."""
 Numbers = dict[Key, tuple[Any, ...]]
+Row = dict[str, Any]
 
 STUDY: dict[str, Any] = {
     "study": "soak",
@@ -101,10 +103,13 @@ class Sweep:
     """Ends of the driver that were neither success nor our doing."""
     seen: Numbers = field(default_factory=dict)
     """Every row that was on disk at some kill."""
+    contradictions: dict[str, None] = field(default_factory=dict)
+    """What rows said against each other as they lay on disk at some kill, each once."""
     largest: int = 0
     """Most bytes that the study's directory held at a kill."""
     _driver: subprocess.Popen[bytes] | None = None
-    _read: set[Path] = field(default_factory=set)
+    _rows: dict[Path, list[Row]] = field(default_factory=dict)
+    """Of every part that was there at some kill."""
     _began: float = field(default_factory=time.monotonic)
 
     def run(self, kills: int, seconds: float, victims: tuple[Victim, ...] = ()) -> None:
@@ -189,7 +194,7 @@ class Sweep:
     def _note(self, victim: Victim, pid: int, doing: str) -> None:
         self._remember_rows()
         self.largest = max(self.largest, size_of(self.directory))
-        ended = sum(row["status"] != "running" for row in dicts(load(self.directory).runs)) if self._read else 0
+        ended = sum(row["status"] != "running" for row in dicts(load(self.directory).runs)) if self._rows else 0
         seconds = time.monotonic() - self._began
         kill = Kill(seconds, victim, pid, doing, self._count_parts(), len(self.seen), ended)
         self.kills.append(kill)
@@ -203,11 +208,14 @@ class Sweep:
 
     def _remember_rows(self) -> None:
         """What is on disk now must be there at the end. Parts never change, so each is read once."""
-        for path in (self.directory / "tables" / "metrics").glob("*.parquet"):
-            if path not in self._read:
-                with suppress(FileNotFoundError):  # it has just moved into a compacted part
-                    self.seen.update(numbers_of(pq.read_table(path).to_pylist()))
-                    self._read.add(path)
+        there: dict[Part, list[Row]] = {}
+        for part in parts(self.directory, "metrics"):
+            with suppress(FileNotFoundError):  # it has just moved into a compacted part
+                if part.path not in self._rows:
+                    self._rows[part.path] = pq.read_table(part.path).to_pylist()
+                    self.seen.update(numbers_of(self._rows[part.path]))
+                there[part] = self._rows[part.path]
+        self.contradictions |= dict.fromkeys(contradictions(there))
 
 
 def training_processes(cluster: TwoNodes) -> list[tuple[psutil.Process, str]]:
@@ -224,9 +232,29 @@ def training_processes(cluster: TwoNodes) -> list[tuple[psutil.Process, str]]:
 # ---------------------------------------------------------------------------------------------------- what is checked
 
 
-def numbers_of(rows: list[dict[str, Any]]) -> Numbers:
+def numbers_of(rows: list[Row]) -> Numbers:
     """What rows of the table `metrics` say, times aside."""
     return {(row["run_id"], row["step"]): tuple(row.get(name) for name in METRICS) for row in rows}
+
+
+def contradictions(there: Mapping[Part, list[Row]]) -> Iterator[str]:
+    """What is wrong with rows of the table `metrics` as they lie in its parts, before readers leave out what an earlier
+    attempt wrote: a row that one attempt wrote twice, and attempts that came to different numbers.
+
+    A row may lie in a part and once more in the compacted part that replaces it: a kill may come in between.
+    """
+    written: dict[tuple[str, int, int], tuple[Part, Row]] = {}
+    numbers: Numbers = {}
+    for part in sorted(there, key=lambda part: part.writer == COMPACTED):
+        for row in there[part]:
+            run_id, step, attempt = row["run_id"], row["step"], row["attempt"]
+            source, before = written.setdefault((run_id, step, attempt), (part, row))
+            is_copy = part.writer == COMPACTED and source != part and before["reported_at"] == row["reported_at"]
+            if before is not row and not is_copy:
+                yield f"{run_id} step {step} stands twice, both times of attempt {attempt}"
+            ((key, found),) = numbers_of([row]).items()
+            if numbers.setdefault(key, found) != found:
+                yield f"{run_id} step {step}: attempts differ: {numbers[key]} and {found}"
 
 
 def decisions_of(directory: Path) -> set[tuple[Any, ...]]:
@@ -249,16 +277,17 @@ def configurations_of(directory: Path) -> dict[str, str]:
 def check(sweep: Sweep, reference: Path, same_decisions: bool) -> list[str]:
     """What is wrong with a sweep that has ended; nothing if all is well.
 
-    Every row that was on disk at a kill is there once; all numbers are those of `reference`, bit for bit, at every
-    step that both reached; with `same_decisions` (synchronous halving) decisions and tables are those of `reference`,
-    too. Every run has ended, every lock is free, nothing half-written is left, nothing was found damaged.
+    Every row that was on disk at a kill is there once, and no rows contradicted each other then (`contradictions`); all
+    numbers are those of `reference`, bit for bit, at every step that both reached; with `same_decisions` (synchronous
+    halving) decisions and tables are those of `reference`, too. Every run has ended, every lock is free, nothing
+    half-written is left, nothing was found damaged.
     """
     directory, study = sweep.directory, load(sweep.directory)
     rows = dicts(study.metrics)
     numbers, expected = numbers_of(rows), numbers_of(dicts(load(reference).metrics))
     raw = pq.read_table(directory / "tables" / "metrics").num_rows
     both = numbers.keys() & expected.keys()
-    wrong = [*sweep.surprises]
+    wrong = [*sweep.surprises, *sweep.contradictions]
 
     def expect(condition: bool, message: str) -> None:
         if not condition:

@@ -95,16 +95,22 @@ def test_a_kill_before_the_damage_is_dealt_with_costs_nothing(path: Path) -> Non
     assert reports(directory, *METRICS) == before
 
 
+def test_what_a_killed_writer_left_is_cleared(path: Path) -> None:
+    directory = launch(path).directory
+    (directory / ".study.json.4711.tmp").write_text("{")
+    opened(path)
+    assert not list(directory.glob(".*.tmp"))
+
+
 def test_a_stop_holds_whatever_becomes_of_its_decision(path: Path) -> None:
     first = launch(path)
     stopped = {config_id for config_id, state in first.search.states.items() if state == "stopped"}
+    statuses = runs(first.directory, "status")
     for part in sorted((first.directory / "tables" / "decisions").glob("*.parquet")):
         truncate(part)
     second = launch(path)
     assert {config_id for config_id, state in second.search.states.items() if state == "stopped"} == stopped
-    assert runs(first.directory, "status") == {
-        run_id: (status,) for run_id, (status,) in runs(second.directory, "status").items()
-    }
+    assert runs(second.directory, "status") == statuses
 
 
 def test_lost_rows_of_runs_are_written_again(path: Path) -> None:

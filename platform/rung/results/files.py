@@ -27,6 +27,18 @@ def replace_file(path: Path, content: bytes) -> None:
         raise storage_error("cannot write", path, error) from error
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes have left of `replace_file` in a folder that nobody else writes to now.
+
+    Raises StorageError if that fails.
+    """
+    try:
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error("cannot clear", folder, error) from error
+
+
 COMPLETE = "complete.json"
 """The file in a folder that says, written last, that the folder is whole."""
 

@@ -20,7 +20,7 @@ from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import Launch, record_launch
 from rung.results.confirmation import to_confirm
 from rung.results.damage import Damage, find_damage, incomplete_writers, set_aside
-from rung.results.files import delete_folder, replace_file
+from rung.results.files import clear_leftovers, delete_folder, replace_file
 from rung.results.parts import COMPACTED
 from rung.results.query import load
 from rung.results.views import UnreadablePartWarning, dicts
@@ -89,6 +89,7 @@ def open_study(directory: Path, study: Study, plan: Plan, text: str) -> OpenedSt
         RungError: a study lives there that this one cannot go on with; names what differs.
         StorageError: the directory cannot be read or written.
     """
+    clear_leftovers(directory)
     damage = find_damage(directory)
     with warnings.catch_warnings():
         if damage:  # it is named in the notices
