@@ -78,7 +78,7 @@ def extended(plan: Plan, begun: BegunStudy) -> tuple[Plan, list[str]]:
     for path, old, new in found:
         why = _objection(path, old, new, plan, begun)
         if why is not None:
-            refused.append(f"  {path}: {old!r} there, {new!r} now{why and f' ({why})'}")
+            refused.append(f"  {_written(path, plan)}: {_value(old)} there, {_value(new)} now ({why})")
     if refused:
         more = [f"  and {len(refused) - 8} more"] if len(refused) > 8 else []
         raise RungError(
@@ -87,6 +87,16 @@ def extended(plan: Plan, begun: BegunStudy) -> tuple[Plan, list[str]]:
             + "\nGive this one another name (study: ...) or another place (--set storage=DIR), or remove that directory"
         )
     return plan, list(_additions(found, plan, begun))
+
+
+def _written(path: str, plan: Plan) -> str:
+    """A key of study.json as the study file has it."""
+    names = {"seeds_at_start": "seeds.start", "budget.amount": f"budget.{plan.unit}", "budget.unit": "budget"}
+    return names.get(path, path)
+
+
+def _value(value: Any) -> str:
+    return "not set" if value is None else repr(value)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], plan: Plan) -> list[Difference]:
@@ -101,7 +111,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], plan: Plan) -> l
         kept = {key: value for key, value in side.items() if key not in _NOT_COMPARED}
         sides.append({**kept, "base": essential(model, side.get("base", {}))})
     found = list(_differences(sides[0], sides[1], ""))
-    return [each for each in found if not (each[1] is None and _is_default(each[0], each[2], plan))]
+    follows = {"metric.worst_value"}  # from the metric, or from a trainable that says more of it now
+    return [
+        each
+        for each in found
+        if each[0] not in follows and not (each[1] is None and _is_default(each[0], each[2], plan))
+    ]
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[Difference]:
@@ -140,7 +155,7 @@ def _with_rungs_that_stand(plan: Plan, study: Mapping[str, Any]) -> Plan:
 
 
 def _objection(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> str | None:
-    """Why a study that is there cannot go on with this difference; empty: it speaks for itself; None: it can."""
+    """Why a study that is there cannot go on with this difference; None: it can."""
     key = path.split(".")[0]
     if key in ("space", "base", "samples", "draw_seed"):
         return _objection_to_space(path, old, new, plan, begun)
@@ -161,7 +176,13 @@ def _objection(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> 
         return "the rungs stand: leave it out"
     if path == "resources.gpus":
         return "a GPU computes other numbers than a CPU" if bool(old) != bool(new) else None
-    return None if key == "resources" else ""
+    reasons = {
+        "metric": "values and decisions there were made by the other",
+        "scheduler": "decisions there were made by the other",
+        "budget": "runs there have ended by the other",
+        "replication": "it changes numbers",
+    }
+    return None if key == "resources" else reasons.get(key, "rows there were made with the other")
 
 
 def _objection_to_space(path: str, old: Any, new: Any, plan: Plan, begun: BegunStudy) -> str | None:
@@ -170,7 +191,10 @@ def _objection_to_space(path: str, old: Any, new: Any, plan: Plan, begun: BegunS
     if plan.study.searcher.name != "plan":
         return None if path == "samples" and new > old else f"{plan.study.searcher.name} has learnt from this space"
     gone = begun.config_ids - {each.config_id for each in plan.configurations}
-    return f"{len(gone)} of the {len(begun.config_ids)} configurations there would not be planned" if gone else None
+    if not gone:
+        return None
+    drawn = ": another range has other draws" if any(not each.is_grid for each in plan.study.dimensions) else ""
+    return f"{len(gone)} of the {len(begun.config_ids)} configurations there would not be planned{drawn}"
 
 
 def _objection_to_longer(plan: Plan, old: int) -> str | None:
@@ -203,8 +227,18 @@ def _additions(found: Sequence[Difference], plan: Plan, begun: BegunStudy) -> It
     if "budget.wall_clock" in changed:
         old, new = changed["budget.wall_clock"]
         yield f"cap: {old:,} seconds, now {'none' if new is None else format(new, ',')}"
+    yield from _confirmation_additions(begun.study.get("confirm"), plan)
     if {"budget.amount", "budget.wall_clock"} & changed.keys() and (lost := _without_checkpoint(begun.directory)):
         yield f"{lost} runs have no checkpoint any more and train again from the start, to the same numbers"
+
+
+def _confirmation_additions(before: Mapping[str, Any] | None, plan: Plan) -> Iterator[str]:
+    confirm = plan.study.confirm
+    if confirm is None:
+        if before:
+            yield "nothing is confirmed any more; what was stays in the tables"
+    elif not before or (before["top"], len(before["seeds"])) != (confirm.top, confirm.seeds):
+        yield f"confirmation of the best {confirm.top} with {confirm.seeds} fresh seeds each"
 
 
 def _without_checkpoint(directory: Path) -> int:

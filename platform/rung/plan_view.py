@@ -40,7 +40,7 @@ def render_begun(begun: BegunStudy, additions: Sequence[str], objection: str) ->
     """What `rung plan` says of a study that has begun: how it would go on, or why it cannot."""
     if objection:
         return Text.assemble("\n", ("cannot go on: ", "yellow"), objection)
-    lines = [f"has begun in {begun.directory}: goes on where it is", *(f"  with {each}" for each in additions)]
+    lines = [f"has begun in {begun.directory}: goes on where it is", *(f"  new: {each}" for each in additions)]
     return Text("\n" + "\n".join(lines))
 
 

@@ -21,10 +21,12 @@ _WIDEST = 2.0
 
 
 def warnings_of(plan: Plan) -> tuple[str, ...]:
-    """Whole sentences, the most important first; none if the scheduler compares nobody."""
+    """Whole sentences, the most important first."""
     if len(plan.rungs) == 1:
-        return ()
-    return (*_plateau(plan), *_nobody_stops(plan), *_confidence(plan))
+        idle = plan.study.scheduler.name == "fifo" and plan.study.scheduler.confidence is not None
+        pointless = ("fifo compares nobody: scheduler.confidence does nothing",) if idle else ()
+        return (*pointless, *_confirmation(plan))
+    return (*_plateau(plan), *_nobody_stops(plan), *_confidence(plan), *_confirmation(plan))
 
 
 def _plateau(plan: Plan) -> Iterator[str]:
@@ -76,6 +78,22 @@ def _nobody_stops(plan: Plan) -> Iterator[str]:
         yield (
             f"{name} can stop none of {plan.count} configurations: it lets as many go on before it stops the first "
             "(scheduler.minimum for asha). Take fifo, or more configurations"
+        )
+
+
+def _confirmation(plan: Plan) -> Iterator[str]:
+    """Fresh seeds that are too few for any test to tell the confirmed configurations apart."""
+    confirm = plan.study.confirm
+    if confirm is None or min(confirm.top, plan.count) == 1:
+        return
+    from rung.results.significance import fewest_pairs  # brings numpy, which most plans do without
+
+    rivals = min(confirm.top, plan.count) - 1
+    least = fewest_pairs(0.05 / rivals)
+    if confirm.seeds < least:
+        yield (
+            f"{confirm.seeds} fresh seeds can name no winner among {rivals + 1} configurations: a paired permutation "
+            f"test at 5 % takes at least {least}. Set confirm.seeds to {least} or more"
         )
 
 

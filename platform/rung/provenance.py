@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.checkout import Checkout, checkout_root, read_checkout
-from rung.code_snapshot import CodeSnapshot, is_installed, take_code_snapshot
+from rung.code_snapshot import CodeSnapshot, changed_files, is_installed, take_code_snapshot
 from rung.results.damage import set_aside_file
 from rung.results.files import replace_file
 from rung.results.parts import storage_error
@@ -58,6 +58,8 @@ class Launch:
     """What training processes need in their environment, to import the copy of the code."""
     problem: str | None = None
     """What was wrong with the record of earlier launches, in a sentence; it has been set aside."""
+    changed: tuple[str, ...] = ()
+    """What is not as it was at the last launch and may change numbers: files of the code, versions, the processor."""
 
 
 def record_launch(
@@ -103,7 +105,24 @@ def record_launch(
         "study": study,
     }
     replace_file(directory / FILE, json.dumps({"launches": [*launches, record]}, indent=2).encode())
-    return Launch(number, _variables(code.folder), problem)
+    return Launch(number, _variables(code.folder), problem, _changed(directory, launches[-1:], record))
+
+
+def _changed(directory: Path, last: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> tuple[str, ...]:
+    found: list[str] = []
+    for before in last:
+        code = before.get("code") or now["code"]
+        if code["hash"] != now["code"]["hash"]:
+            folder = directory / code["folder"]
+            found += changed_files(folder, code["packages"]) if folder.is_dir() else ["the code"]
+        versions = before.get("versions", {})
+        new = now["versions"]
+        found += [
+            f"{name} {versions[name]} to {new[name]}" for name in new if versions.get(name, new[name]) != new[name]
+        ]
+        if before.get("processor", now["processor"]) != now["processor"]:
+            found.append(f"the processor ({before['processor']})")
+    return tuple(found)
 
 
 def launch_record(threads: int) -> dict[str, Any]:

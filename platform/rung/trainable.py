@@ -187,7 +187,8 @@ def find_trainable(name: str) -> type[Trainable[Any, Any]]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise RungError(f"trainable {name!r} cannot be imported from {target!r}: {error}") from error
+        where = "" if name in registered else ". Its folder must be on the import path: install it, or set PYTHONPATH"
+        raise RungError(f"trainable {name!r} cannot be imported from {target!r}: {error}{where}") from error
     if not (isinstance(found, type) and issubclass(found, Trainable)):
         raise RungError(f"trainable {name!r}: {target!r} is not a subclass of rung.trainable.Trainable")
     return found

@@ -173,7 +173,7 @@ def test_seeds_race_the_best_are_confirmed_and_more_can_be_asked_for(rung: Rung)
 
     more = {"seeds": {"start": 1, "full": 4}, "confirm": {"top": 2, "seeds": 3}}
     output = rung("run", rung.study(scheduler=scheduler, **more))
-    assert "goes on with seeds: 3 become 4" in output
+    assert "new: seeds: 3 become 4" in output
     after = {row["run_id"]: row for row in rows(rung.results(), "runs")}
     assert {(row["run_id"], row["value"]) for row in confirmed} <= {(key, row["value"]) for key, row in after.items()}
     through = {row["config_id"] for row in runs if row["status"] == "completed" and row["phase"] == "search"}

@@ -71,7 +71,7 @@ def test_an_extended_study_becomes_the_larger_one(path: Path, overrides: list[st
     launch(path)
     assert going_on(path, *overrides)[1] == additions
     study = launch(path, *overrides)
-    assert study.notices == tuple(f"goes on with {each}" for each in additions)
+    assert study.notices == tuple(f"new: {each}" for each in additions)
     launch(path, *overrides, "storage=" + str(path.parent / "at-once"))
     directory, larger = study.directory, path.parent / "at-once" / "toy"
     assert reports(directory, *METRICS) == reports(larger, *METRICS)
@@ -148,7 +148,6 @@ def test_rungs_stand_and_new_ones_lie_above_the_old_budget(path: Path) -> None:
         ["seeds=[1, 0]"],
         ["checkpoints.keep=all"],
         ["failures.retries=0"],
-        ["confirm={top: 1, seeds: 4}"],
         ["base.batch_size=8"],  # the default
         ["base.model.width=4.0"],
         ["space.optimizer={learning_rate: {grid: [1e-3, 1e-2]}}"],
@@ -167,11 +166,11 @@ def test_the_same_study_written_otherwise_has_nothing_new(path: Path, overrides:
         ("base.batch_size=4", r"base\.batch_size: 8 there, 4 now \(2 of the 2 configurations there would not be"),
         ("seeds=[0, 2]", r"seeds: \[0, 1\] there, \[0, 2\] now \(its runs with seed 1 are there\)"),
         ("space.optimizer.learning_rate=[1e-3]", r"learning_rate.grid: .* \(1 of the 2 configurations"),
-        ("budget.steps=10", r"budget\.amount: 20 there, 10 now \(runs have been trained beyond it\)"),
-        ("budget={tokens: 20}", r"budget\.unit: 'steps' there, 'tokens' now"),
-        ("metric.select=best", "metric.select: 'last' there, 'best' now"),
-        ("scheduler.name=asha", "scheduler.name: 'fifo' there, 'asha' now"),
-        ("replication=packed", "replication: 'serial' there, 'packed' now"),
+        ("budget.steps=10", r"budget\.steps: 20 there, 10 now \(runs have been trained beyond it\)"),
+        ("budget={tokens: 20}", r"budget: 'steps' there, 'tokens' now \(runs there have ended by the other\)"),
+        ("metric.select=best", "metric.select: 'last' there, 'best' now .values and decisions there were made by"),
+        ("scheduler.name=asha", "scheduler.name: 'fifo' there, 'asha' now .decisions there were made by the other"),
+        ("replication=packed", "replication: 'serial' there, 'packed' now .it changes numbers"),
         ("resources.gpus=1", r"resources.gpus: 0.0 there, 1.0 now \(a GPU computes other numbers than a CPU\)"),
     ],
 )
@@ -195,7 +194,7 @@ def test_other_rungs_and_another_start_of_the_race_are_refused(path: Path) -> No
 def test_a_schedule_over_the_whole_budget_cannot_be_made_longer(path: Path) -> None:
     cosine = "base.schedule.kind=cosine"
     launch(path, cosine)
-    with pytest.raises(RungError, match=r"budget.amount: 20 there, 40 now \(the cosine schedule has no length"):
+    with pytest.raises(RungError, match=r"budget.steps: 20 there, 40 now \(the cosine schedule has no length"):
         going_on(path, cosine, "budget.steps=40")
     launch(path, cosine, "base.schedule.length=20", "study=fixed")
     assert going_on(path, cosine, "base.schedule.length=20", "study=fixed", "budget.steps=40")[1]
@@ -247,3 +246,27 @@ def test_a_value_that_moves_from_base_into_space_makes_a_wider_space(path: Path)
     rows: list[dict[str, Any]] = dicts(load(directory).configurations)
     assert len(rows) == 4
     assert all("dropout=" in row["label"] for row in rows)  # labels are those of the wider space
+
+
+def test_another_confirmation_is_new(path: Path) -> None:
+    launch(path)
+    confirm = "confirm={top: 1, seeds: 4}"
+    assert going_on(path, confirm)[1] == ["confirmation of the best 1 with 4 fresh seeds each"]
+    launch(path, confirm, most=0)
+    assert going_on(path, confirm)[1] == []
+    assert going_on(path, "confirm=null")[1] == ["nothing is confirmed any more; what was stays in the tables"]
+
+
+def test_code_that_has_changed_is_named(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "code" / "own_toy.py"
+    own.parent.mkdir()
+    own.write_text("from tests.toy import Toy as Own\n")
+    monkeypatch.syspath_prepend(own.parent)
+    own_study = ("trainable=own_toy:Own", "study=own")
+    launch(path, *own_study)
+    assert launch(path, *own_study).notices == ()
+    own.write_text("from tests.toy import Toy as Own  # edited\n")
+    (notice,) = launch(path, *own_study, "seeds=2").notices
+    assert notice.startswith(
+        "not as it was at the last launch: own_toy.py. What is trained from here on may have other"
+    )

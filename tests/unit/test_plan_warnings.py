@@ -131,6 +131,21 @@ def test_an_interval_of_too_few_seeds_is_named(seeds: Any, confidence: float, te
     assert text is None or text in warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("confirm", "least"), [({"top": 2, "seeds": 5}, 6), ({"top": 3, "seeds": 6}, 7), ({"top": 9, "seeds": 1}, 7)]
+)
+def test_too_few_fresh_seeds_to_name_a_winner_are_named(confirm: dict[str, int], least: int) -> None:
+    found = plan(scheduler={"name": "fifo"}, confirm=confirm).warnings
+    assert [f"Set confirm.seeds to {least} or more" in warning for warning in found] == [True]
+    assert not plan(scheduler={"name": "fifo"}, confirm={**confirm, "seeds": least}).warnings
+    assert not plan(scheduler={"name": "fifo"}, confirm={"top": 1, "seeds": 1}).warnings
+
+
+def test_a_confidence_that_nobody_asks_for_is_named() -> None:
+    (warning,) = plan(scheduler={"name": "fifo", "confidence": 0.8}).warnings
+    assert warning == "fifo compares nobody: scheduler.confidence does nothing"
+
+
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_no_shipped_study_is_warned_of(file: Path) -> None:
     assert make_plan(load_study(file)).warnings == ()

@@ -4,7 +4,7 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import pytest
 from rich.console import Console
 
 from rung.errors import RungError
+from rung.provenance import record_launch
 from rung.results.disk import disk_usage, folder_bytes
 from rung.results.query import load
 from rung.results.render import render_status
 from rung.results.retention import Keep, checkpoint_folders, kept_configurations, policy_of
+from rung.results.store import TableWriter
+from rung.results.views import dicts
 from rung.study import CheckpointPolicy
 from rung.tuning.cleaning import Removal, clean, find_removals, read_keep
 from rung.tuning.retention import keep_checkpoints
@@ -134,6 +137,27 @@ def test_a_stopped_one_that_is_confirmed_the_best_keeps_what_it_has(tmp_path: Pa
     assert runs_left(directory) == runs_of(study, 2) | runs_of(study, 2, phase="confirm")
 
 
+@pytest.mark.parametrize("confirm_ended", [{}, {(2, 0): ("running", 10, "")}])
+def test_what_was_confirmed_for_another_choice_does_not_stay_for_it(
+    tmp_path: Path, confirm_ended: dict[tuple[int, int], tuple[str, int, str]]
+) -> None:
+    one = {"confirm": {"top": 1, "seeds": [10**9, 10**9 + 1]}}
+    about: dict[str, Any] = {"fresh": 2, "confirmed": (1, 2), "study": one, "confirm_ended": confirm_ended}
+    directory, study = write(tmp_path / "over", **about)
+    keep_checkpoints(directory, "best")
+    assert runs_left(directory) == runs_of(study, 1) | runs_of(study, 1, phase="confirm")
+    directory, study = write(tmp_path / "searching", **about, ended={(0, 1): ("running", 10, "")})
+    keep_checkpoints(directory, "none")  # it may be chosen again
+    assert runs_left(directory) == runs_of(study, 0, 1, 2) | runs_of(study, 1, 2, phase="confirm")
+
+
+def test_a_half_extended_study_keeps_what_it_goes_on_with(tmp_path: Path) -> None:
+    ended = {(index, seed): ("completed", 10, "") for index in (0, 2) for seed in (0, 1)}
+    directory, study = write(tmp_path / "study", ended=ended)
+    keep_checkpoints(directory, "none")
+    assert runs_left(directory) == runs_of(study, 0, 2)
+
+
 def test_folders_that_no_row_knows_stay(finished: tuple[Path, MadeUp]) -> None:
     directory, _ = finished
     write_checkpoint(directory, "somebody-elses")
@@ -247,11 +271,64 @@ def test_nothing_is_cleaned_under_a_driver(finished: tuple[Path, MadeUp]) -> Non
     assert runs_left(directory) == runs_of(study, 0, 1, 2, 3)
 
 
+STRAY = "code that no launch refers to"
+
+
 def test_code_stays_where_the_launches_cannot_be_read(finished: tuple[Path, MadeUp]) -> None:
     directory, study = finished
     litter(directory, study)
-    (directory / "provenance.json").write_text('{"launches": [')
-    assert "code that no launch refers to" not in removed(directory, "best")
+    (directory / "provenance.json").write_text('{"launches": [{"number": 1, "started_at": "2026')
+    assert STRAY not in removed(directory, "best")
+    for _ in range(2):  # later launches begin a new record, which does not name the copies of the earlier ones
+        record_launch(directory, {}, "tests.toy:Toy", 1)
+        assert STRAY not in removed(directory, "best")
+    clean(load(directory), "none")
+    assert {"aaaaaaaaaaaa", "bbbbbbbbbbbb"} < {path.name for path in (directory / "code").iterdir()}
+    assert (directory / "provenance.json.damaged").exists()
+    (directory / "provenance.json.damaged").unlink()  # by hand: that launch is still missing from the record
+    assert STRAY not in removed(directory, "best")
+
+
+@pytest.mark.parametrize("numbers", [[], [2], [1, 3]])
+def test_code_stays_where_a_launch_is_not_on_record(finished: tuple[Path, MadeUp], numbers: list[int]) -> None:
+    directory, study = finished
+    litter(directory, study)
+    (directory / "provenance.json").write_text(json.dumps({"launches": [{"number": number} for number in numbers]}))
+    assert STRAY not in removed(directory, "best")
+
+
+@pytest.mark.parametrize("table", ["runs", "metrics", "configurations"])
+def test_code_stays_where_rows_are_of_a_launch_that_is_not_on_record(finished: tuple[Path, MadeUp], table: str) -> None:
+    directory, study = finished
+    litter(directory, study)
+    row = dicts(load(directory).query(f"SELECT * FROM {table} LIMIT 1"))[0]
+    later = {**row, "launch": 2, **({"attempt": row["attempt"] + 1} if "attempt" in row else {})}
+    with TableWriter(directory, table, "later") as writer:
+        writer.add(later)
+    assert STRAY not in removed(directory, "best")
+    launches = json.loads((directory / "provenance.json").read_text())["launches"]
+    (directory / "provenance.json").write_text(json.dumps({"launches": [*launches, {"number": 2}]}))
+    assert len(removed(directory, "best")[STRAY].paths) == 2
+
+
+@pytest.mark.parametrize("delete", [keep_checkpoints, lambda directory, keep: clean(load(directory), keep)])
+def test_a_kill_while_deleting_leaves_no_checkpoint_that_looks_whole(
+    finished: tuple[Path, MadeUp], delete: Callable[[Path, Keep], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, _ = finished
+
+    def kill(*unused: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            delete(directory, "none")
+    steps = list((directory / "checkpoints").glob("*/step-*"))
+    whole = [path for path in steps if (path / "complete.json").exists()]
+    assert (len(steps), len(whole)) == (8, 7)
+    delete(directory, "none")
+    assert runs_left(directory) == set()
 
 
 def test_links_are_neither_counted_nor_followed(tmp_path: Path, finished: tuple[Path, MadeUp]) -> None:

@@ -352,6 +352,7 @@ BAD = {
         "",
     ),
     "name of a folder": (with_line(1, "study: a/b"), 1, "study", "the name is also a folder's", ""),
+    "name of what solo training writes": (with_line(1, "study: toy.solo"), 1, "study", "ends in .solo", ""),
     "seed twice": (with_line(7, "seeds: [1, 2, 1]"), 7, "seeds", "seed 1 stands twice", ""),
     "no seeds": (with_line(7, "seeds: 0"), 7, "seeds", "at least one seed", ""),
     "negative seed": (with_line(7, "seeds: [-1]"), 7, "seeds", "between 0 and 999999999", ""),

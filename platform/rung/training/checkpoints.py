@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from rung.errors import StorageError
+from rung.results.files import delete_folder
 from rung.results.parts import sync_folder
 from rung.training.run import Progress, Run
 from rung.training.schedules import PlateauState
@@ -57,7 +57,7 @@ def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
         kept = [target, *older][:keep]
         for old in _candidates(directory):
             if old not in kept:
-                shutil.rmtree(old)
+                delete_folder(old)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write the checkpoint {target}: {error}") from error
     return target

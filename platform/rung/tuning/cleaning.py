@@ -3,14 +3,13 @@
     removals = find_removals(load("demo"), "best")     # deletes nothing
     clean(load("demo"), "best")                        # deletes them, as the only driver of the study
 
-Never deleted: tables, the study's own files, the report, code and diffs that a launch refers to, checkpoints that the
-same command would go on from, and whatever rung does not know. Neither Ray nor torch is imported.
+Never deleted: tables, the study's own files, the report, code and diffs that a launch refers to, records of launches
+(damaged ones, too), checkpoints that the same command would go on from, and whatever rung does not know. Neither Ray
+nor torch is imported.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,18 @@ from typing import Any
 
 from rung.errors import RungError
 from rung.locks import study_lock
+from rung.provenance import FILE as PROVENANCE
+from rung.provenance import read_launches
+from rung.results.damage import SUFFIX as DAMAGED
 from rung.results.damage import damaged_files
 from rung.results.disk import folder_bytes
+from rung.results.files import COMPLETE, delete_folder
 from rung.results.parts import storage_error
 from rung.results.query import StudyResults
 from rung.results.retention import CheckpointFolder, Keep, checkpoint_folders
 
 SCRATCH = ".tune"
 """Folder in which Tune keeps what nobody reads."""
-MARKER = "complete.json"
-"""The file of a checkpoint that is written last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,10 @@ def find_removals(results: StudyResults, keep: Keep) -> list[Removal]:
         ("checkpoints of configurations that are not kept", models, _paths(needless, stopped=False)),
         ("checkpoints of stopped configurations", "the models as they were stopped", _paths(needless, stopped=True)),
         ("unfinished checkpoints", "", _torn(folders)),
-        ("damaged files, set aside", "a look at what was damaged", damaged_files(directory)),
+        ("damaged files, set aside", "a look at what was damaged", _damaged(directory)),
         ("temporary files", "", _temporary(directory)),
         ("Tune's scratch folder", "", [path for path in [directory / SCRATCH] if path.exists()]),
-        ("code that no launch refers to", "", _stray_code(directory)),
+        ("code that no launch refers to", "", _stray_code(results)),
     ]
     gone: set[Path] = set()
     removals = []
@@ -114,7 +115,7 @@ def _paths(folders: Iterable[CheckpointFolder], *, stopped: bool) -> list[Path]:
 def _torn(folders: Iterable[CheckpointFolder]) -> list[Path]:
     """Checkpoints whose writing was cut short; their runs go on from an older one, or from the start."""
     steps = (path for folder in folders for path in sorted(folder.path.glob("step-*")))
-    return [path for path in steps if path.is_dir() and not (path / MARKER).exists()]
+    return [path for path in steps if path.is_dir() and not (path / COMPLETE).exists()]
 
 
 def _temporary(directory: Path) -> list[Path]:
@@ -123,14 +124,33 @@ def _temporary(directory: Path) -> list[Path]:
     return sorted(path for pattern in patterns for path in directory.glob(pattern))
 
 
-def _stray_code(directory: Path) -> list[Path]:
-    """Copies of code and diffs that no launch names; none where it cannot be known what the launches name."""
-    try:
-        launches = json.loads((directory / "provenance.json").read_text())["launches"]
-    except (OSError, ValueError, LookupError, TypeError):
+def _damaged(directory: Path) -> list[Path]:
+    """What has been set aside, except records of launches: nothing else leads from a row to its code."""
+    return [path for path in damaged_files(directory) if not path.name.startswith(PROVENANCE)]
+
+
+def _stray_code(results: StudyResults) -> list[Path]:
+    """Copies of code and diffs that no launch names; none where a launch that may name them is not on record."""
+    launches = _all_launches(results)
+    if launches is None:
         return []
     named = {text for text in _texts(launches) if text.startswith("code/")}
-    return sorted(path for path in (directory / "code").glob("*") if f"code/{path.name}" not in named)
+    return sorted(path for path in (results.directory / "code").glob("*") if f"code/{path.name}" not in named)
+
+
+def _all_launches(results: StudyResults) -> list[dict[str, Any]] | None:
+    """The launches of a study; None where it cannot be known that these are all of them."""
+    if any(results.directory.glob(f"{PROVENANCE}{DAMAGED}*")):
+        return None
+    try:
+        launches = read_launches(results.directory)
+        numbers = {int(launch["number"]) for launch in launches}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    tables = ("runs", "metrics", "configurations")
+    rows = results.query(" UNION ".join(f"SELECT launch FROM {table} WHERE launch IS NOT NULL" for table in tables))
+    are_all = numbers == set(range(1, len(numbers) + 1)) and numbers >= {number for (number,) in rows.fetchall()}
+    return launches if launches and are_all else None
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -143,12 +163,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _delete(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except FileNotFoundError:
+    if path.is_dir() and not path.is_symlink():
+        delete_folder(path)
         return
+    try:
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error("cannot delete", path, error) from error

@@ -306,6 +306,8 @@ class Ledger:
     def event(self, kind: str, message: str, name: str | None = None, run_id: str | None = None) -> None:
         """Records that something happened, to a task if one is named."""
         task = self.tasks.get(name) if name is not None else None
+        if task is not None and task.phase == "confirm" and len(task.seeds) == 1:
+            run_id = task.name
         self.journal.event(kind, message, task.config_id if task else name, run_id)
 
     def _unreported(self, task: Task, seed: int) -> Row:

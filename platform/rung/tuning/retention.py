@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
+from rung.errors import StorageError
+from rung.results.files import delete_folder
 from rung.results.query import load
 from rung.results.retention import Keep, checkpoint_folders
 
@@ -19,4 +21,5 @@ def keep_checkpoints(directory: Path, keep: Keep) -> None:
         return
     for folder in checkpoint_folders(load(directory), keep):
         if not folder.is_kept:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            with suppress(StorageError):
+                delete_folder(folder.path)

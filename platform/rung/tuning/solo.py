@@ -18,15 +18,13 @@ from rung.locks import study_lock
 from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import record_launch
 from rung.results.store import compact
-from rung.study import Study, study_json
+from rung.study import SOLO_SUFFIX, Study, study_json
 from rung.training import environment
 from rung.training.assignment import Assignment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Journal, Ledger
 from rung.tuning.study_directory import configuration_rows, write_study
 from rung.tuning.tasks import search_task
-
-SUFFIX = ".solo"
 
 
 def choose(plan: Plan, wanted: str | None) -> PlannedConfiguration:
@@ -54,10 +52,10 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         Exception: whatever a run raises.
     """
     configuration, threads = choose(plan, wanted), study.resources.cpus
-    directory = Path(f"{study.directory}{SUFFIX}").resolve()
+    directory = Path(f"{study.directory}{SOLO_SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
     console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
-    study = study.model_copy(update={"study": f"{study.study}{SUFFIX}"})
+    study = study.model_copy(update={"study": f"{study.study}{SOLO_SUFFIX}"})
     with study_lock(directory):
         shutil.rmtree(directory / "tables", ignore_errors=True)
         write_study(directory, study, plan, text)

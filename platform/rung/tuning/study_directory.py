@@ -108,16 +108,33 @@ def _open(directory: Path, study: Study, plan: Plan, text: str, damage: Sequence
     names = _task_names(directory, plan)
     incomplete = frozenset(incomplete_writers(directory, damage, names))
     journal = Journal(directory, study.study, launch.number)
-    troubles = [launch.problem] if launch.problem else []
-    notices = (*(f"goes on with {each}" for each in additions), *troubles, *map(str, damage))
+    changed = _changed_sentence(launch) if begun is not None and begun.config_ids else None
+    troubles = [each for each in (launch.problem, changed) if each]
+    notices = (
+        *(f"new: {each}" for each in additions),
+        *troubles,
+        *(f"{each}; what it held is made again" for each in damage),
+    )
     decisions_lost = any(each.table == "decisions" for each in damage)
     opened = OpenedStudy(directory, plan, launch, journal, notices, incomplete, decisions_lost)
     journal.event("resume" if journal.is_resumed else "launch", plan.product)
     for addition in additions:
         journal.event("extended", addition)
+    if changed:
+        journal.event("code_changed", changed)
     _mend(opened, damage)
     _record_configurations(opened)
     return opened
+
+
+def _changed_sentence(launch: Launch) -> str | None:
+    if not launch.changed:
+        return None
+    more = f" and {len(launch.changed) - 4} more" if len(launch.changed) > 4 else ""
+    return (
+        f"not as it was at the last launch: {', '.join(launch.changed[:4])}{more}. What is trained from here on may "
+        "have other numbers than what is there; `rung replay RUN_ID --present` tells for a run"
+    )
 
 
 def _mend(opened: OpenedStudy, damage: Sequence[Damage]) -> None:

@@ -4,8 +4,8 @@ A scheduler sees one number per configuration and rung, the aggregate over its s
 decisions that explain themselves. Its whole state is the decisions it has made, so it is rebuilt from the
 `decisions` table.
 
-    scheduler = make_scheduler("asha", levels=geometric_levels(1000, 3, 10_000), mode="max",
-    configurations=ids) for decision in scheduler.report("c0123456789ab", 1000, 0.412):
+    scheduler = make_scheduler("asha", levels=geometric_levels(1000, 3, 10_000), mode="max", configurations=ids)
+    for decision in scheduler.report("c0123456789ab", 1000, 0.412):
         print(decision.reason)
 
 Left out: promotion after a stop (nobody who was stopped comes back), and everything that runs a
