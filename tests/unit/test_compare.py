@@ -342,6 +342,14 @@ def test_two_studies_are_compared_by_their_best_and_what_they_share(tmp_path: Pa
     assert "A and B are the same configuration" in text
 
 
+def test_a_half_extended_study_is_compared_where_all_have_been(tmp_path: Path) -> None:
+    longer = [Made({0: 0.0, 100: value, 200: value + 0.3}) for value in WEAK]
+    runs = {"ca": [end(value) for value in CLEAR], "cb": longer}
+    found = only(write(tmp_path / "demo", Study(runs, budget={"amount": 200})).compare("ca", "cb"))
+    assert found.pairing.level == 100
+    assert found.difference == mean_interval(np.array(CLEAR) - np.array(WEAK))
+
+
 def test_a_smaller_budget_sets_the_place_of_two_studies(tmp_path: Path) -> None:
     write(tmp_path / "short", Study({"ca": [Made({0: 0.0, 50: 0.3})]}, budget={"amount": 50}))
     write(tmp_path / "long", Study({"ca": [Made({0: 0.0, 50: 0.4, 100: 0.9})]}))

@@ -217,7 +217,7 @@ def _stripped(rows: list[Row]) -> list[list[str]]:
 
 def test_verdict_is_honest(page: Page) -> None:
     assert "Best: gpt, weight_decay=1.0, with validation/accuracy 1 [1, 1]" in page.text
-    assert "which these seeds do not tell from chance" in page.text
+    assert "which takes at least 8 seeds to tell from chance" in page.text
     assert "optimistic until it is confirmed on fresh seeds" in page.text
 
 
@@ -417,7 +417,7 @@ def test_plan_with_samples(tmp_path: Path) -> None:
 
 def test_a_clear_lead_is_called_one(tmp_path: Path) -> None:
     metric = {"name": "validation/loss", "mode": "min"}
-    made_up = MadeUp({"a": ["x", "y"]}, seeds=4, metric=metric, steps=(0, 10_000), rungs=(10_000,))
+    made_up = MadeUp({"a": ["x", "y"]}, seeds=6, metric=metric, steps=(0, 10_000), rungs=(10_000,))
     sentences = " ".join(said(take_snapshot(load(write_study(tmp_path / "lead", made_up)))))
     assert "Best: a=x, with validation/loss 0.0003" in sentences
     assert "ahead of the second, a=y, by 0.0003" in sentences

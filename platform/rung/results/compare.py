@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rung.errors import RungError, StorageError
-from rung.results.comparison import Comparison, adjusted, compare_sides
+from rung.results.comparison import Comparison, adjusted, compare_sides, tests_of_best
 from rung.results.confirmation import final_order, read_confirmation
 from rung.results.pairing import Side, sides
 from rung.results.tables import summary
@@ -48,9 +48,10 @@ def compare_configurations(first: Side, *others: Side) -> Family:
 def compare_with_best(results: "StudyResults") -> list[Family]:
     """The best configuration of a study against each of the others, confirmed values and those of the search apart.
 
-    The best is that of phase confirm if there is one. It was picked by the runs that are compared here, so each family
-    is adjusted for all pairs of its configurations and not only for those shown: with Holm over k - 1 tests, ten equal
-    configurations would show a difference in 14 % of all studies (docs/statistics.md).
+    The best is that of phase confirm once that is over. It was picked by the runs that are compared here, so each
+    family is adjusted for all pairs of its configurations and not only for those shown: with Holm over k - 1 tests, ten
+    equal configurations would show a difference in 14 % of all studies (docs/statistics.md). One that was confirmed for
+    an earlier choice is compared by its search.
 
     Raises RungError if no run has a value, or if there is only one configuration.
     """
@@ -59,13 +60,18 @@ def compare_with_best(results: "StudyResults") -> list[Family]:
         raise RungError(f"{best.study_name} has one configuration only: there is nothing to compare it with")
     place = {entry.config_id: index for index, entry in enumerate(summary(results))}
     others = sorted((side for side in everyone if side.config_id != best.config_id), key=lambda s: place[s.config_id])
-    found = [compare_sides(best, other) for other in others]
+    confirmation = results.confirmation()
+    earlier = {entry.config_id for entry in confirmation.earlier} if confirmation is not None else set()
+    found = [
+        compare_sides(best, other, "search" if earlier & {best.config_id, other.config_id} else None)
+        for other in others
+    ]
     families = []
     for phase, many in (("confirm", None), ("search", len(everyone))):
         members = [comparison for comparison in found if comparison.pairing.phase == phase]
         if members:
             count = many or len(members) + 1
-            tests = count * (count - 1) // 2
+            tests = tests_of_best(count)
             note = f"The best was picked by these runs, so p counts all {tests} pairs of {count} configurations."
             note = note if tests > len(members) else ""
             families.append(Family(f"{best.label} (best), {phase}", tuple(adjusted(members, tests)), note))

@@ -21,6 +21,7 @@ from rung.results.robust import (
     interquartile_means,
     probability_of_improvement,
 )
+from rung.results.schema import Phase
 from rung.results.significance import (
     ALPHA,
     SignFlipTest,
@@ -33,6 +34,8 @@ from rung.results.significance import (
 from rung.results.statistics import DifferenceInterval, MeanInterval, welch_interval
 
 Verdict = Literal["better", "worse", "equal", "not told apart", "too few seeds", "diverged", "no pairs"]
+Telling = Literal["told apart", "not told apart", "too few seeds"]
+"""Whether a difference can be told from chance; with too few seeds no difference can."""
 Difference = tuple[str, Any, Any]
 """Dotted path of the configuration, value of the first side, value of the second; None where there is none."""
 
@@ -94,10 +97,9 @@ class Comparison:
         lead = self.lead or 0.0
         if (self.unbounded[0] and lead >= 0) or (self.unbounded[1] and lead <= 0):
             return "diverged"
-        if self.test.smallest * self.tests > ALPHA:
-            return "too few seeds"
-        if self.p_adjusted > ALPHA:
-            return "not told apart"
+        telling = tells_apart(self.test, self.p_adjusted, self.tests)
+        if telling != "told apart":
+            return telling
         return "better" if lead > 0 else "worse"
 
     @property
@@ -163,12 +165,12 @@ class Comparison:
         }
 
 
-def compare_sides(first: Side, second: Side) -> Comparison:
+def compare_sides(first: Side, second: Side, phase: Phase | None = None) -> Comparison:
     """One configuration against another, as the only comparison that is made; see `pair` for what is compared.
 
     Raises RungError if the two cannot be compared.
     """
-    pairing = pair(first, second)
+    pairing = pair(first, second, phase)
     one, other = pairing.first, pairing.second
     differences = paired_differences(*pairing.pairs)
     # Signs are drawn for more than 20 pairs only; from a fixed seed, so that the same tables give the same text.
@@ -187,6 +189,18 @@ def compare_sides(first: Side, second: Side) -> Comparison:
         ),
         needed=seeds_needed(differences, ALPHA),
     )
+
+
+def tells_apart(test: SignFlipTest, p_adjusted: float, tests: int) -> Telling:
+    """What may be claimed of a difference, anywhere in rung: by the permutation test, adjusted for `tests` tests."""
+    if test.smallest * tests > ALPHA:
+        return "too few seeds"
+    return "told apart" if p_adjusted <= ALPHA else "not told apart"
+
+
+def tests_of_best(count: int) -> int:
+    """To how many tests comparing the best of `count` configurations amounts that it was picked from: all pairs."""
+    return count * (count - 1) // 2
 
 
 def adjusted(comparisons: Sequence[Comparison], tests: int | None = None) -> list[Comparison]:

@@ -8,7 +8,7 @@ Nothing heavy is imported.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rung.results.export import interval_text, number_text
@@ -30,6 +30,8 @@ class ConfirmedSummary:
     """By how much the mean of the search is better than that on fresh seeds, in units of the metric, with Welch's 95 %
     interval. Positive, the search flattered; the same for metrics of which more and of which less is better. None for
     a configuration that was stopped: its value in the search belongs to a smaller budget."""
+    is_earlier: bool = False
+    """Whether it was confirmed for a choice that no longer holds: it is shown, and compared with nobody."""
 
     @property
     def config_id(self) -> str:
@@ -39,12 +41,21 @@ class ConfirmedSummary:
     def label(self) -> str:
         return self.search.label
 
+    @property
+    def note(self) -> str:
+        """How far it counts, if it does not: in a few words."""
+        if not self.is_earlier:
+            return ""
+        to_where = f" to step {self.confirm.steps:,}" if self.confirm.running else ""
+        return f"confirmed earlier{to_where}, not compared"
+
     def as_row(self) -> Row:
         """What phase confirm adds to the row of the search."""
         confirm, shrinkage = self.confirm, self.shrinkage
         return {
             "confirm_n": confirm.n,
             "confirm_planned": confirm.planned,
+            "confirm_compared": not self.is_earlier,
             "confirm_mean": confirm.mean,
             "confirm_low": confirm.low,
             "confirm_high": confirm.high,
@@ -63,7 +74,7 @@ class ConfirmedSummary:
             "configuration": self.label,
             "search n": f"{search.n}/{search.planned}{_troubles(search)}",
             "search mean [95 %]": interval_text(search.interval),
-            "confirm n": f"{confirm.n}/{confirm.planned}{_troubles(confirm)}",
+            "confirm n": f"{confirm.n}/{confirm.planned}{f', {self.note}' if self.note else _troubles(confirm)}",
             "confirm mean [95 %]": interval_text(confirm.interval),
             "shrinkage [95 %]": interval_text(self.shrinkage),
             "search seeds": seeds_text(search),
@@ -94,7 +105,7 @@ class ResultRow:
 
 
 _COLUMNS = (
-    *(f"confirm_{name}" for name in ("n", "planned", "mean", "low", "high", "score", "seeds", "values")),
+    *(f"confirm_{name}" for name in ("n", "planned", "compared", "mean", "low", "high", "score", "seeds", "values")),
     *("shrinkage", "shrinkage_low", "shrinkage_high"),
 )
 _ADDED = ("confirm n", "confirm mean [95 %]", "shrinkage [95 %]", "fresh seeds")
@@ -102,16 +113,24 @@ _ADDED = ("confirm n", "confirm mean [95 %]", "shrinkage [95 %]", "fresh seeds")
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """How far phase confirm of a study has come, and what it says."""
+    """How far phase confirm of a study has come, and what it says.
+
+    It is about the configurations that `to_confirm` names now, the seeds of study.json and its budget. What was
+    confirmed for another choice stays in `earlier`.
+    """
 
     seeds: tuple[int, ...]
     """The fresh seeds of every configuration."""
     top: int
-    """Configurations to confirm: those that are, and those of the search's best that still have to be."""
+    """Configurations to confirm."""
     entries: tuple[ConfirmedSummary, ...]
-    """Those that have begun, the best on fresh seeds first."""
+    """Those of them that have begun, the best on fresh seeds first."""
+    earlier: tuple[ConfirmedSummary, ...]
+    """Others with runs in the phase: chosen once, and not among the best now."""
     done: int
-    """Runs that have come to an end, failed ones among them."""
+    """Runs of `entries` that have come to an end, failed ones among them."""
+    is_chosen: bool
+    """Whether the search is over, so that it stands who is to be confirmed."""
 
     @property
     def planned(self) -> int:
@@ -121,7 +140,7 @@ class Confirmation:
     @property
     def is_over(self) -> bool:
         """Whether all runs of the phase have come to their end, so that a winner may be named."""
-        return 0 < self.planned <= self.done
+        return self.is_chosen and 0 < self.planned <= self.done
 
     @property
     def failed(self) -> int:
@@ -158,15 +177,17 @@ def read_confirmation(
     mode, before = study["metric"]["mode"], {entry.config_id: entry for entry in search}
     entries = tuple(_confirmed(before[entry.config_id], entry, mode) for entry in confirm)
     seeds = tuple(choice["seeds"]) if choice else tuple(sorted({seed for entry in confirm for seed in entry.seeds}))
-    begun = {entry.config_id for entry in confirm}
-    if not choice:
-        to_come = 0
-    elif all(entry.has_ended for entry in search):
-        to_come = sum(entry.config_id not in begun for entry in to_confirm(search, choice["top"]))
-    else:
-        to_come = max(0, min(choice["top"], len(search)) - len(begun))
-    done = sum(entry.completed + entry.diverged + entry.failed for entry in confirm)
-    return Confirmation(seeds, len(entries) + to_come, entries, done)
+    is_chosen = all(entry.has_ended for entry in search)
+    chosen = {entry.config_id for entry in (to_confirm(search, choice["top"]) if choice else confirm)}
+    now = tuple(entry for entry in entries if entry.config_id in chosen)
+    return Confirmation(
+        seeds=seeds,
+        top=len(chosen) if is_chosen or not choice else min(choice["top"], len(search)),
+        entries=now,
+        earlier=tuple(replace(entry, is_earlier=True) for entry in entries if entry.config_id not in chosen),
+        done=sum(entry.confirm.completed + entry.confirm.diverged + entry.confirm.failed for entry in now),
+        is_chosen=is_chosen,
+    )
 
 
 def result_rows(
@@ -174,7 +195,8 @@ def result_rows(
 ) -> list[ResultRow]:
     """One row per configuration with both phases, in the final order (`final_order`)."""
     confirmation = read_confirmation(study, search, confirm)
-    found = confirmation.by_id if confirmation else {}
+    shown = (*confirmation.entries, *confirmation.earlier) if confirmation else ()
+    found = {entry.config_id: entry for entry in shown}
     has_phase = confirmation is not None
     return [ResultRow(entry, found.get(entry.config_id), has_phase) for entry in final_order(search, confirmation)]
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RungError
+from rung.results.budget import PROGRESS, is_asked_for, run_rows
 from rung.results.schema import Phase
 from rung.results.views import dicts, quote
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
-"""The column that counts in a budget's unit."""
 _HOLDS_TO_THE_END = ("target", "early_stopping")
 """A completed run that ended so has its last value for the rest of the budget."""
 _SAME_METRIC = ("name", "mode", "select", "window", "diverged", "worst_value")
@@ -104,7 +103,8 @@ def sides(results: "StudyResults") -> dict[str, Side]:
     """Every configuration of a study by its id, in the order of the plan."""
     study = results.study
     runs: dict[str, dict[Phase, dict[int, Row]]] = {}
-    for run in dicts(results.runs.order("seed")):
+    asked_for = [run for run in run_rows(results) if is_asked_for(run, study)]
+    for run in sorted(asked_for, key=lambda row: row["seed"]):
         runs.setdefault(run["config_id"], {"search": {}, "confirm": {}})[run["phase"]][run["seed"]] = run
     rows = dicts(results.configurations.order("plan_index, config_id").select("config_id, label, config_json"))
     return {
@@ -120,8 +120,9 @@ def sides(results: "StudyResults") -> dict[str, Side]:
     }
 
 
-def pair(first: Side, second: Side) -> Pairing:
-    """The values of two configurations at the same place, in phase confirm if both have values there, else in search.
+def pair(first: Side, second: Side, phase: Phase | None = None) -> Pairing:
+    """The values of two configurations at the same place, in the phase that is named; in phase confirm if none is and
+    both have values there, else in search.
 
     If all runs of both have come to an end of their own within the same budget, a run's value is that of the table
     `runs`. Otherwise (one was stopped, is under way, or had a smaller budget) it is the value by the study's `select`
@@ -132,8 +133,9 @@ def pair(first: Side, second: Side) -> Pairing:
     """
     _check_comparable(first.study, second.study)
     both = (first, second)
-    confirmed = all(any(map(_has_number, side.runs["confirm"].values())) for side in both)
-    phase: Phase = "confirm" if confirmed else "search"
+    if phase is None:
+        confirmed = all(any(map(_has_number, side.runs["confirm"].values())) for side in both)
+        phase = "confirm" if confirmed else "search"
     runs = [run for side in both for run in side.runs[phase].values() if _has_number(run)]
     budgets = {side.study["budget"]["amount"] for side in both}
     has_ended = len(budgets) == 1 and all(run["status"] == "completed" for run in runs)

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rung.results.budget import run_rows
 from rung.results.confirmation import Confirmation, read_confirmation
 from rung.results.damage import damaged_files
 from rung.results.disk import disk_usage
@@ -61,7 +62,7 @@ def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
     if any(entry.stopped for entry in entries):
         pieces.append(Text("* stopped by the scheduler: the values belong to a smaller budget", style="dim"))
     confirmation = read_confirmation(study, entries, confirm)
-    if confirmation is not None and confirmation.entries:
+    if confirmation is not None and (confirmation.entries or confirmation.earlier):
         pieces += [Text(), _confirmed_table(confirmation, width)]
     sentences = verdict(study, entries, confirmation, live=results.live())
     said = Text(sentences[0], "bold"), *map(Text, sentences[1:])
@@ -69,7 +70,7 @@ def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
 
 
 def _confirmed_table(confirmation: Confirmation, width: int) -> RenderableType:
-    rows = [{"id": entry.config_id, **entry.as_text()} for entry in confirmation.entries]
+    rows = [{"id": entry.config_id, **entry.as_text()} for entry in (*confirmation.entries, *confirmation.earlier)]
     hidden = () if width >= 200 else ("id", *_SEEDS) if width >= 120 else ("id", "search n", *_SEEDS)
     shown = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
     title = f"confirmation: {confirmation.done} of {confirmation.planned} runs on fresh seeds are done"
@@ -112,7 +113,7 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     """How far a study has come: runs by status, rungs, what happened last; with `decisions`, why who was
     stopped."""
     study = results.study
-    runs = dicts(results.runs)
+    runs = run_rows(results)
     search, confirm = results.summary(), results.summary("confirm")
     confirmation = read_confirmation(study, search, confirm)
     counts = Counter(run["status"] for run in runs if run["phase"] == "search")
@@ -130,7 +131,7 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     if confirmation is not None:
         pieces.append(Text(f"confirmation: {confirmation.done} of {confirmation.planned} runs done"))
     pieces += [Text(_position(results)), Text(_disk(results)), *_launches(results)]
-    if counts["interrupted"] or (not is_live and any(entry.running for entry in confirm)):
+    if counts["interrupted"] or (not is_live and _is_half_confirmed(confirmation)):
         pieces.append(Text(f"go on with: {_last_command(results)}", style="cyan"))
     rungs = _rung_rows(results)
     if rungs:
@@ -141,6 +142,11 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     troubles = [run for run in runs if run["status"] in ("failed", "diverged")]
     pieces += [_trouble(run) for run in troubles[:10]]
     return Group(*pieces, *_damaged(results))
+
+
+def _is_half_confirmed(confirmation: Confirmation | None) -> bool:
+    """Whether runs of phase confirm have begun that are still to be trained."""
+    return confirmation is not None and any(entry.confirm.running for entry in confirmation.entries)
 
 
 def _damaged(results: StudyResults) -> list[Text]:

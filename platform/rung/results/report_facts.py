@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from rung.results.budget import progress
 from rung.results.confirmation import Confirmation
 from rung.results.export import number_text
 from rung.results.report_table import MISSING
 from rung.results.report_tables import cost_of
-from rung.results.rungs import configuration_state, selection_in_words
+from rung.results.rungs import STATUSES, configuration_state, selection_in_words
 from rung.results.snapshot import Row, Snapshot
 from rung.results.verdict import plural
 
@@ -24,8 +25,6 @@ _TROUBLE_RUNS = 12
 """Runs that are named with the text they share."""
 _LONG_LIST = 12
 """Values up to which a list is written out."""
-_PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
-"""The column of `runs` that counts in a budget's unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,10 @@ def _run_tally(snapshot: Snapshot) -> str:
     runs = [run for run in snapshot.runs if run["phase"] == "search"]
     missing = sum(entry.planned for entry in snapshot.search) - len(runs)
     text = _tally([run["status"] for run in runs] + ["not started"] * missing)
-    confirming = [run["status"] for run in snapshot.runs if run["phase"] == "confirm"]
     if snapshot.confirmation is None:
         return text
+    entries = [entry.confirm for entry in snapshot.confirmation.entries]
+    confirming = [status for entry in entries for status in STATUSES for _ in range(getattr(entry, status))]
     confirming += ["not started"] * (snapshot.confirmation.planned - len(confirming))
     return f"{text}; to confirm: {_tally(confirming)}"
 
@@ -151,14 +151,14 @@ def _tally(words: Iterable[str]) -> str:
 
 def savings(snapshot: Snapshot) -> str:
     """What stopping early saved against training every run to the budget, in a sentence; empty if it stopped none."""
-    column, amount = _PROGRESS[snapshot.study["budget"]["unit"]], snapshot.study["budget"]["amount"]
+    budget = snapshot.study["budget"]
     stopped = [run for run in snapshot.runs if run["phase"] == "search" and run["status"] == "stopped"]
-    begun = [run for run in stopped if run[column] > 0]
+    begun = [run for run in stopped if progress(run, budget) > 0]
     if not begun:
         return ""
     steps = hours = 0.0
     for run in begun:
-        left = max(0.0, amount / run[column] - 1)
+        left = max(0.0, budget["amount"] / progress(run, budget) - 1)
         steps += left * run["step"]
         hours += left * run["wall_seconds"] * run["threads"] / 3600
     spent = cost_of([run for run in snapshot.runs if run["phase"] == "search"])

@@ -87,7 +87,7 @@ def _statuses(entry: ConfigurationSummary) -> str:
 def confirm_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table | None:
     """Values of the search beside those on fresh seeds; None before phase confirm."""
     confirmation = snapshot.confirmation
-    if confirmation is None or not confirmation.entries:
+    if confirmation is None or not (confirmation.entries or confirmation.earlier):
         return None
     places = {entry.config_id: place for place, entry in enumerate(snapshot.search, start=1)}
     mean = "mean [95\u00a0% interval]"
@@ -101,14 +101,14 @@ def confirm_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table | Non
     ]
     rows = [
         [
-            count_cell(place),
+            count_cell(None if entry.is_earlier else place),
             configuration_cell(entry.config_id, entry.label, colours),
             count_cell(places[entry.config_id]),
-            *(*_phase_cells(entry.search), *_phase_cells(entry.confirm)),
+            *(*_phase_cells(entry.search), *_phase_cells(entry.confirm, entry.note)),
             interval_cell(entry.shrinkage),
             *(Cell(numbers=tuple(map(number, phase.values))) for phase in (entry.search, entry.confirm)),
         ]
-        for place, entry in enumerate(confirmation.entries, start=1)
+        for place, entry in enumerate((*confirmation.entries, *confirmation.earlier), start=1)
     ]
     caption = (
         "The chosen configurations on the seeds that chose them and on fresh ones "
@@ -120,9 +120,9 @@ def confirm_table(snapshot: Snapshot, colours: Mapping[str, str]) -> Table | Non
     return Table("table-confirm", caption, columns, rows)
 
 
-def _phase_cells(entry: ConfigurationSummary) -> list[Cell]:
-    """n of planned, with how runs ended where not all the same; the mean with its interval."""
-    note = _statuses(entry).replace(", ", "\n") or ("stopped" if entry.stopped else "")
+def _phase_cells(entry: ConfigurationSummary, note: str = "") -> list[Cell]:
+    """n of planned, with how runs ended where not all the same, or a note instead; the mean with its interval."""
+    note = (note or _statuses(entry)).replace(", ", "\n") or ("stopped" if entry.stopped else "")
     return [Cell(f"{entry.n}/{entry.planned}", note=note), interval_cell(entry.interval)]
 
 

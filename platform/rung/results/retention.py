@@ -38,7 +38,8 @@ def kept_configurations(results: "StudyResults", keep: Keep) -> set[str]:
     """The configurations whose checkpoints stay, those of phase confirm among them.
 
     Beside those that `keep` names: what the same command would go on with, because it is unfinished or has a failed
-    run; and until the confirmation is over, every configuration that it may still find to be the best.
+    run; and until the confirmation is over, every configuration that it may still find to be the best. One that was
+    confirmed for a choice that no longer holds is treated as if it never had been, once it stands who is chosen.
     """
     from rung.results.confirmation import final_order, read_confirmation, to_confirm
     from rung.results.tables import summary
@@ -47,11 +48,15 @@ def kept_configurations(results: "StudyResults", keep: Keep) -> set[str]:
     if keep == "all":
         return {entry.config_id for entry in search}
     confirmation = read_confirmation(study, search, confirm)
-    phases = [*search, *confirm]
-    needed = {entry.config_id for entry in phases if not entry.has_ended or (entry.failed and not entry.stopped)}
+    compared = [entry.confirm for entry in confirmation.entries] if confirmation is not None else []
+    needed = {
+        entry.config_id for entry in (*search, *compared) if not entry.has_ended or (entry.failed and not entry.stopped)
+    }
     if confirmation is not None and not confirmation.is_over:
         chosen = to_confirm(search, confirmation.top)
         needed |= {entry.config_id for entry in chosen} | set(confirmation.by_id)
+        if not confirmation.is_chosen:
+            needed |= {entry.config_id for entry in confirmation.earlier}
     confirmed = confirmation.by_id if confirmation is not None else {}
     ended = [
         entry

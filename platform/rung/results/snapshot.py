@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.results.budget import run_rows
 from rung.results.confirmation import Confirmation, read_confirmation
 from rung.results.curves import RunCurves, load_curves, metric_names
 from rung.results.tables import ConfigurationSummary, GrokkingRow, grokking_table, summary
@@ -80,7 +81,7 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
         study=study,
         live=results.live(),
         configurations=configurations,
-        runs=dicts(results.runs.order("run_id")),
+        runs=run_rows(results),
         decisions=dicts(results.decisions.order('"order", config_id')),
         search=search,
         confirm=confirm,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rung.results.aggregation import Aggregation
+from rung.results.budget import is_asked_for, progress, run_rows
 from rung.results.confirmation import ConfirmedSummary, ResultRow, seeds_text
 from rung.results.export import TableRow, export, interval_text
 from rung.results.grokking import GrokkingRow, ThresholdTime, grokking_table
@@ -38,9 +39,8 @@ __all__ = [
 Row = dict[str, Any]
 
 _STATUSES = ("completed", "stopped", "diverged", "failed", "running")
-_PROGRESS = {"steps": "step", "epochs": "epoch", "tokens": "tokens", "seconds": "wall_seconds"}
-"""The column of `runs` that counts in a budget's unit."""
-_RUN_COLUMNS = "config_id, seed, status, ended_by, value, step, epoch, tokens, wall_seconds"
+_RUN_COLUMNS = ("config_id", "seed", "phase", "value")
+"""Of `runs`, beside those by which a run is judged."""
 
 
 def to_frame(rows: Sequence[TableRow]) -> "pd.DataFrame":
@@ -83,6 +83,8 @@ class ConfigurationSummary:
     """Training clocks of all runs together."""
     success: SuccessRate | None = None
     """How many runs reached the study's target; None if it has none."""
+    diverged_seeds: tuple[int, ...] = ()
+    """Those of `seeds` whose runs diverged."""
 
     @property
     def n(self) -> int:
@@ -162,11 +164,13 @@ def summary(results: "StudyResults", phase: Phase = "search") -> list[Configurat
     only; those without any value. Failed runs are an accident and not a result: they only lower n.
 
     In phase confirm only configurations that have runs there appear, and a run that is still being trained has no value
-    yet: nothing is decided there before its end, and its value would be that of a smaller budget.
+    yet: nothing is decided there before its end, and its value would be that of a smaller budget. Runs with seeds that
+    the study does not ask for (any more) are left out there. In both phases a run that completed with a smaller budget
+    than the study has now counts as running.
     """
     study = results.study
     configurations = _configurations(results, study["swept"])
-    rows = dicts(results.runs.filter(f"phase = '{phase}'").select(_RUN_COLUMNS))
+    rows = [row for row in run_rows(results, _RUN_COLUMNS) if row["phase"] == phase and is_asked_for(row, study)]
     if phase == "confirm":
         rows = [{**row, "value": None} if row["status"] == "running" else row for row in rows]
     runs = _grouped(rows)
@@ -203,6 +207,7 @@ def _summarise(
         score=_aggregation(study["metric"]).value(runs),
         seeds=seeds,
         values=values,
+        diverged_seeds=tuple(seed for seed in seeds if seed in by_seed and by_seed[seed]["status"] == "diverged"),
         steps=max((run["step"] for run in runs), default=0),
         wall_seconds=math.fsum(run["wall_seconds"] for run in runs),
         success=success_rate(study, runs),
@@ -223,11 +228,11 @@ def _place(entry: ConfigurationSummary, mode: Mode) -> tuple[int, float]:
 
 def _reached_level(study: Row, runs: Sequence[Row]) -> int | None:
     """The highest rung that every run has reached which neither diverged nor failed; a completed run is through."""
-    column = _PROGRESS[study["budget"]["unit"]]
+    budget = study["budget"]
     active = [run for run in runs if run["status"] not in ("diverged", "failed")]
     if not active:
         return None
-    done = min(math.inf if run["status"] == "completed" else run[column] for run in active)
+    done = min(math.inf if run["status"] == "completed" else progress(run, budget) for run in active)
     return max((level for level in study["rungs"] if level <= done), default=None)
 
 

@@ -1,20 +1,22 @@
 """What a study says, in sentences: who is best, whether that is confirmed, and how far it can be trusted.
 
 A study that asks for a confirmation has a winner only by its fresh seeds; before they are through, the page and the
-terminal say who leads the search. Nothing heavy is imported.
+terminal say who leads the search. Of chance no more is claimed than `rung compare` does. Nothing heavy is imported.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rung.results.confirmation import Confirmation, ConfirmedSummary
-from rung.results.export import interval_text
-from rung.results.significance import paired_interval
-from rung.results.statistics import MeanInterval, Mode
-from rung.results.tables import ConfigurationSummary
+import numpy as np
 
-_ERROR = 0.05
-"""Of all comparisons with the best together."""
+from rung.results.comparison import Telling, tells_apart, tests_of_best
+from rung.results.conclusions import p_text
+from rung.results.confirmation import Confirmation
+from rung.results.export import interval_text
+from rung.results.significance import ALPHA, fewest_pairs, holm, paired_differences, sign_flip_test
+from rung.results.statistics import MeanInterval, mean_interval
+from rung.results.tables import ConfigurationSummary
 
 
 def verdict(
@@ -51,7 +53,7 @@ def _of_search(
     so_far = " so far" if live or not all(entry.has_ended for entry in search) else ""
     sentences = [f"Best{so_far}: {best.label}, with {_value(metric, best)}.", *_reservations(metric, best)]
     if len(search) > 1:
-        sentences += [*_ahead(search, metric["mode"]), *_optimism(search, confirmation)]
+        sentences += [*_ahead(search, metric), *_optimism(search, confirmation)]
     return sentences
 
 
@@ -64,21 +66,14 @@ def _reservations(metric: Mapping[str, Any], best: ConfigurationSummary) -> list
     return sentences
 
 
-def _ahead(search: Sequence[ConfigurationSummary], mode: Mode) -> list[str]:
-    """How far the best is ahead of the second, seed by seed; nothing if they were not trained alike."""
+def _ahead(search: Sequence[ConfigurationSummary], metric: Mapping[str, Any]) -> list[str]:
+    """How far the best is ahead of the second, seed by seed; nothing if they were not trained alike, or if one has
+    diverged runs that count as worse than any number."""
     best, second = search[:2]
-    if best.running or second.running or second.stopped or second.mean is None:
+    if any(entry.running or entry.stopped or entry.score is None for entry in (best, second)):
         return []
-    lead = paired_lead(best, second, mode)
-    if lead.mean is None or lead.low is None:
-        return []
-    if lead.mean <= 0:
-        return [f"Seed by seed it is no better than the second, {second.label} (n = {lead.n})."]
-    telling = "which these seeds tell from chance" if lead.low > 0 else "which these seeds do not tell from chance"
-    return [
-        f"Seed by seed it is ahead of the second, {second.label}, by {interval_text(lead)} "
-        f"(95\u00a0% Student-t interval of the paired differences, n = {lead.n}), {telling}."
-    ]
+    (lead,) = leads_over(best, [second], metric, tests_of_best(len(search)))
+    return _lead_in_words(lead) if lead.interval.n > 1 else []
 
 
 def _optimism(search: Sequence[ConfigurationSummary], confirmation: Confirmation | None) -> list[str]:
@@ -127,56 +122,31 @@ def _of_confirmation(
     if best.mean is None:
         return ["No winner: none of the confirm runs has a value."]
     # One without a score has diverged runs that count as worse than anything: it is no rival.
-    rivals = [entry for entry in entries[1:] if entry.confirm.score is not None]
-    leads = _leads(best, rivals, metric["mode"])
+    rivals = [entry.confirm for entry in entries[1:] if entry.confirm.score is not None]
+    compared = sum(entry.confirm.n > 0 or entry.confirm.score is not None for entry in entries)
+    leads = leads_over(best, rivals, metric, tests_of_best(compared))
     return [
         *_winner(metric, best, leads),
         *_reservations(metric, best),
-        *_lead_in_words(leads),
+        *(_lead_in_words(leads[0]) if leads else []),
         *([] if rivals else ["No other one was confirmed: nothing says that the second is worse."]),
         *_order_in_words(search, confirmation),
         *_shrinkage(search, confirmation),
         *_missing(confirmation),
+        *_earlier(confirmation),
     ]
 
 
-def _winner(
-    metric: Mapping[str, Any], best: ConfigurationSummary, leads: Sequence[tuple[ConfirmedSummary, MeanInterval]]
-) -> list[str]:
+def _winner(metric: Mapping[str, Any], best: ConfigurationSummary, leads: Sequence["Lead"]) -> list[str]:
     what = "mean with 95\u00a0% Student-t interval" if best.n > 1 else "without an interval"
     value = f"{metric['name']} {interval_text(best.interval)} on {plural(best.n, 'fresh seed')} ({what})"
-    level = [rival.label for rival, lead in leads if lead.low is None or lead.low <= 0]
+    level = [lead.label for lead in leads if not lead.is_told]
     if not level:
         return [f"Confirmed best: {best.label}, with {value}."]
     return [
         f"No single winner: on fresh seeds {best.label} and {' and '.join(level)} cannot be told apart.",
         f"{best.label} has {value}.",
     ]
-
-
-def _leads(
-    best: ConfigurationSummary, rivals: Sequence[ConfirmedSummary], mode: Mode
-) -> list[tuple[ConfirmedSummary, MeanInterval]]:
-    """How far the best is ahead of each of the others, seed by seed; Bonferroni's intervals where there are several."""
-    confidence = 1 - _ERROR / max(1, len(rivals))
-    return [(rival, paired_lead(best, rival.confirm, mode, confidence)) for rival in rivals]
-
-
-def _lead_in_words(leads: Sequence[tuple[ConfirmedSummary, MeanInterval]]) -> list[str]:
-    """How far the best is ahead of the second on fresh seeds."""
-    if not leads:
-        return []
-    second, lead = leads[0]
-    if lead.mean is None:
-        return [f"It has no fresh seed in common with the second, {second.label}."]
-    if lead.mean <= 0:
-        return [f"Paired by seed it is no better than the second, {second.label} (n = {lead.n})."]
-    ahead = f"Paired by seed it is ahead of the second, {second.label}, by {interval_text(lead)}"
-    if lead.low is None:
-        return [f"{ahead} (n = {lead.n}, so without an interval)."]
-    several = f", widened for {len(leads)} comparisons (Bonferroni)" if len(leads) > 1 else ""
-    telling = "which these seeds tell from chance" if lead.low > 0 else "which these seeds do not tell from chance"
-    return [f"{ahead} (95\u00a0% Student-t interval of the differences, n = {lead.n}{several}), {telling}."]
 
 
 def _order_in_words(search: Sequence[ConfigurationSummary], confirmation: Confirmation) -> list[str]:
@@ -222,17 +192,90 @@ def _missing(confirmation: Confirmation) -> list[str]:
     ]
 
 
+def _earlier(confirmation: Confirmation) -> list[str]:
+    names = [entry.label for entry in confirmation.earlier]
+    return [f"Confirmed earlier, for another choice, and not compared: {', '.join(names)}."] if names else []
+
+
+# --------------------------------------------------------------------------------------------------- leads
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How far the best configuration is ahead of another one, paired by seed."""
+
+    label: str
+    """Of the other one."""
+    interval: MeanInterval
+    """Of the differences, positive where the best is better; Student's t, 95 %."""
+    p: float
+    """Of the permutation test, adjusted for `tests` tests."""
+    tests: int
+    telling: Telling
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the seeds tell that the best is better."""
+        return self.telling == "told apart" and (self.interval.mean or 0.0) > 0
+
+
+def leads_over(
+    best: ConfigurationSummary, others: Sequence[ConfigurationSummary], metric: Mapping[str, Any], tests: int
+) -> list[Lead]:
+    """The leads of the best over each of the others, judged as `rung compare` does: by the sign-flip permutation test,
+    adjusted with Holm for `tests` tests.
+
+    Args:
+        metric: of study.json. A diverged run takes part with the metric's worst value, if it has one.
+        tests: to how many tests having picked the best amounts, `tests_of_best`.
+    """
+    sign, ours = (1.0 if metric["mode"] == "max" else -1.0), _by_seed(best, metric)
+    differences = []
+    for other in others:
+        theirs = _by_seed(other, metric)
+        shared = sorted(ours.keys() & theirs.keys())
+        differences.append(
+            sign * paired_differences([ours[seed] for seed in shared], [theirs[seed] for seed in shared])
+        )
+    found = [sign_flip_test(each, np.random.default_rng(0)) for each in differences]
+    adjusted = holm([test.p for test in found], tests)
+    return [
+        Lead(other.label, mean_interval(each), p, tests, tells_apart(test, p, tests))
+        for other, each, test, p in zip(others, differences, found, adjusted, strict=True)
+    ]
+
+
+def _by_seed(entry: ConfigurationSummary, metric: Mapping[str, Any]) -> dict[int, float]:
+    known = {seed: value for seed, value in zip(entry.seeds, entry.values, strict=True) if value is not None}
+    worst = metric.get("worst_value")
+    if metric.get("diverged", "worst") != "worst" or worst is None:
+        return known
+    return known | dict.fromkeys(entry.diverged_seeds, float(worst))
+
+
+def _lead_in_words(lead: Lead) -> list[str]:
+    """How far the best is ahead of the second, and whether that is more than chance."""
+    interval, n = lead.interval, lead.interval.n
+    if interval.mean is None:
+        return [f"It has no seed in common with the second, {lead.label}."]
+    if interval.mean <= 0:
+        return [f"Paired by seed it is no better than the second, {lead.label} (n = {n})."]
+    how = f"95\u00a0% Student-t interval, n = {n}" if n > 1 else "n = 1, so without an interval"
+    return [
+        f"Paired by seed it is ahead of the second, {lead.label}, by {interval_text(interval)} ({how}), "
+        f"{_telling_in_words(lead)}."
+    ]
+
+
+def _telling_in_words(lead: Lead) -> str:
+    if lead.telling == "too few seeds":
+        return f"which takes at least {fewest_pairs(ALPHA / lead.tests)} seeds to tell from chance"
+    several = f", adjusted for {lead.tests} tests" if lead.tests > 1 else ""
+    verb = "tell" if lead.is_told else "do not tell"
+    return f"which these seeds {verb} from chance (p = {p_text(lead.p)}{several})"
+
+
 # ------------------------------------------------------------------------------------------------- helpers
-
-
-def paired_lead(
-    best: ConfigurationSummary, other: ConfigurationSummary, mode: Mode, confidence: float = 0.95
-) -> MeanInterval:
-    """How much better `best` is than `other`, over the seeds of which both have a value; positive is better."""
-    theirs = dict(zip(other.seeds, other.values, strict=True))
-    paired = [theirs.get(seed) for seed in best.seeds]
-    ahead, behind = (best.values, paired) if mode == "max" else (paired, best.values)
-    return paired_interval(ahead, behind, confidence)
 
 
 def plural(count: int, noun: str) -> str:

@@ -80,7 +80,7 @@ class Views:
     def refresh(self) -> None:
         """Let every view see the parts that are there now. Costs a listing of the folders if nothing has changed."""
         for table in TABLES.values():
-            # # Again if a part went between listing and reading it: its rows are in a part that was not listed # yet.
+            # Again if a part went between listing and reading it: its rows are in a part that was not listed yet.
             while not self._refresh(table):
                 pass
 
@@ -140,7 +140,7 @@ def quote(name: str) -> str:
 
 
 def _read_schemas(connection: "DuckDBPyConnection", paths: Sequence[str]) -> dict[str, Kinds]:
-    # # The first row of each file is the root of its schema; by position, since a column may be called # anything.
+    # The first row of each file is the root of its schema; by position, since a column may be called anything.
     rows = connection.sql(
         f"SELECT file_name, name, duckdb_type FROM parquet_schema({_file_list(paths)}) WHERE column_id > 0"
     ).fetchall()
