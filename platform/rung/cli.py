@@ -115,7 +115,8 @@ def status(
     from rung.results.query import load
     from rung.results.render import render_status
 
-    _console().print(render_status(load(study), decisions=decisions))
+    console = _console()
+    console.print(render_status(load(study), decisions=decisions, width=console.width))
 
 
 @app.command()
@@ -198,7 +199,7 @@ def clean(
     ],
     keep: Annotated[
         str | None,
-        typer.Option("--keep", help="Checkpoints that stay, in place of checkpoints.keep: none, best, completed, 3."),
+        typer.Option("--keep", help="Checkpoints that stay, in place of checkpoints.keep: none, best, 3, completed, all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what could go.")] = False,
 ) -> None:

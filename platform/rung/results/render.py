@@ -17,6 +17,7 @@ from rung.results.budget import run_rows
 from rung.results.confirmation import Confirmation, read_confirmation
 from rung.results.damage import damaged_files
 from rung.results.disk import disk_usage
+from rung.results.fitting import fits, render_blocks
 from rung.results.retention import checkpoint_folders, policy_of
 from rung.results.text import quantity
 from rung.results.verdict import verdict
@@ -24,6 +25,7 @@ from rung.results.views import dicts
 
 if TYPE_CHECKING:
     from rung.results.query import StudyResults
+    from rung.results.tables import ConfigurationSummary
 
 _STATUS_STYLE = {
     "completed": "green",
@@ -40,6 +42,15 @@ _WIDE_ONLY = ("runs", "rung", "steps", "seconds")
 _SEEDS = ("search seeds", "fresh seeds")
 """Single seeds of both phases, for which most terminals have no room; exports and report have them."""
 
+_MARKS = {
+    "*": "stopped by the scheduler: the values belong to a smaller budget",
+    "\u2026": "not all runs have come to their end yet: the values are those of the last reports",
+}
+"""What is put behind a configuration's n."""
+
+_LEAST_FOR_SEEDS = 12
+"""Columns for single seeds, at least: one value."""
+
 _FOLDED = ("seeds", "reason", "message", "error")
 """Columns whose text is broken where the terminal ends; the others stay in one piece."""
 
@@ -52,15 +63,15 @@ def render_summary(results: StudyResults, width: int = 120) -> RenderableType:
     title = f"{study['study']}: {metric['name']} ({metric['select'].replace('_', ' ')}, {metric['mode']})"
     entries, confirm = results.summary(), results.summary("confirm")
     rows = [{"id": entry.config_id, **entry.as_text()} for entry in entries]
-    for row, entry in zip(rows, entries, strict=True):
-        row["n"] += "*" if entry.stopped else ""
+    marks = [_mark(entry) for entry in entries]
+    for row, mark in zip(rows, marks, strict=True):
+        row["n"] += mark
     if width < 120:
         rows = [{name: text for name, text in row.items() if name not in _WIDE_ONLY} for row in rows]
     if not rows:
         return Text("no configuration has started yet")
-    pieces = [render_rows(rows, title)]
-    if any(entry.stopped for entry in entries):
-        pieces.append(Text("* stopped by the scheduler: the values belong to a smaller budget", style="dim"))
+    pieces = [_table_or_blocks(rows, title, width)]
+    pieces += [Text(f"{mark} {text}", style="dim") for mark, text in _MARKS.items() if mark in marks]
     confirmation = read_confirmation(study, entries, confirm)
     if confirmation is not None and (confirmation.entries or confirmation.earlier):
         pieces += [Text(), _confirmed_table(confirmation, width)]
@@ -74,7 +85,20 @@ def _confirmed_table(confirmation: Confirmation, width: int) -> RenderableType:
     hidden = () if width >= 200 else ("id", *_SEEDS) if width >= 120 else ("id", "search n", *_SEEDS)
     shown = [{name: text for name, text in row.items() if name not in hidden} for row in rows]
     title = f"confirmation: {confirmation.done} of {confirmation.planned} runs on fresh seeds are done"
-    return render_rows(shown, title, folded=tuple(shown[0]))
+    return render_rows(shown, title) if fits(shown, width) else render_blocks(shown, title, width, "configuration")
+
+
+def _table_or_blocks(rows: Sequence[Mapping[str, Any]], title: str, width: int) -> RenderableType:
+    """A table that may break its last columns of single seeds, or blocks where even that has no room."""
+    rigid = [{name: value for name, value in row.items() if name != "seeds"} for row in rows]
+    room = width - 2 - _LEAST_FOR_SEEDS if "seeds" in rows[0] else width
+    return render_rows(rows, title) if fits(rigid, room) else render_blocks(rows, title, width, "configuration")
+
+
+def _mark(entry: ConfigurationSummary) -> str:
+    if entry.stopped:
+        return "*"
+    return "\u2026" if entry.running or entry.begun < entry.planned else ""
 
 
 def render_rows(
@@ -109,9 +133,9 @@ def render_records(rows: Sequence[Mapping[str, Any]], width: int) -> RenderableT
     return Text("\n".join(lines))
 
 
-def render_status(results: StudyResults, *, decisions: bool = False) -> RenderableType:
+def render_status(results: StudyResults, *, decisions: bool = False, width: int = 120) -> RenderableType:
     """How far a study has come: runs by status, rungs, what happened last; with `decisions`, why who was
-    stopped."""
+    stopped. For `width` columns."""
     study = results.study
     runs = run_rows(results)
     search, confirm = results.summary(), results.summary("confirm")
@@ -137,7 +161,7 @@ def render_status(results: StudyResults, *, decisions: bool = False) -> Renderab
     if rungs:
         pieces += [Text(), render_rows(rungs, "rungs")]
     if decisions:
-        pieces += [Text(), render_rows(_decision_rows(results), "decisions")]
+        pieces += [Text(), render_blocks(_decision_rows(results), "decisions", width, "configuration")]
     pieces += [Text(), render_rows(_event_rows(results), "last events")]
     troubles = [run for run in runs if run["status"] in ("failed", "diverged")]
     pieces += [_trouble(run) for run in troubles[:10]]
