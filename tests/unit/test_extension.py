@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +259,18 @@ def test_another_confirmation_is_new(path: Path) -> None:
     assert going_on(path, "confirm=null")[1] == ["nothing is confirmed any more; what was stays in the tables"]
 
 
-def test_code_that_has_changed_is_named(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module of the user's own; forgotten afterwards, or others would find it imported."""
     own = tmp_path / "code" / "own_toy.py"
     own.parent.mkdir()
     own.write_text("from tests.toy import Toy as Own\n")
     monkeypatch.syspath_prepend(own.parent)
+    yield own
+    sys.modules.pop("own_toy", None)
+
+
+def test_code_that_has_changed_is_named(path: Path, own: Path) -> None:
     own_study = ("trainable=own_toy:Own", "study=own")
     launch(path, *own_study)
     assert launch(path, *own_study).notices == ()
