@@ -450,7 +450,8 @@ def main() -> None:
         if file is not None:
             print(line, file=file, flush=True)
 
-    log(f"plan: {arguments.kills} kills, seed {arguments.seed}, at most {arguments.minutes:g} minutes, in {directory}")
+    print(f"studies in {directory}", flush=True)
+    log(f"plan: {arguments.kills} kills, seed {arguments.seed}, at most {arguments.minutes:g} minutes")
     wrong = soak(directory.resolve(), arguments.kills, arguments.seed, log, 60 * arguments.minutes)
     if arguments.directory is None and not wrong:
         shutil.rmtree(directory)
