@@ -199,7 +199,7 @@ def clean(
     ],
     keep: Annotated[
         str | None,
-        typer.Option("--keep", help="Checkpoints that stay, in place of checkpoints.keep: none, best, 3, completed, all."),
+        typer.Option("--keep", help="Checkpoints that stay, for checkpoints.keep: none, best, 3, completed, all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; otherwise only show what could go.")] = False,
 ) -> None:
