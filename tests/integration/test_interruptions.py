@@ -148,14 +148,6 @@ def test_a_trial_that_cannot_take_over_its_task_is_not_lost_silently(rung: Rung)
     assert "cannot write to" in output
 
 
-def test_a_seed_that_diverges_is_a_result(rung: Rung) -> None:
-    study = rung.study(base={"evaluation": {"every": 5}, "diverge_for_seed": 2}, scheduler={"name": "fifo"})
-    assert "diverged" in rung("run", study)
-    diverged = [row for row in rows(rung.results(), "runs") if row["status"] == "diverged"]
-    assert {(row["seed"], row["diverged_step"], row["ended_by"]) for row in diverged} == {(2, 3, "divergence")}
-    assert "nothing left to do" in rung("run", study)
-
-
 def test_storage_that_cannot_be_written_is_one_clear_error(rung: Rung) -> None:
     (rung.directory / "results").write_text("a file where the folder should be")
     message = rung("run", rung.study(), code=2)

@@ -59,6 +59,27 @@ def test_seeds_join_at_their_rung_and_train_as_if_they_had_always_been_there(pat
         assert len(raced.search.runs[config_id]) == (1 if stopped_at_once else 2)
 
 
+@pytest.mark.parametrize("scheduler", ["fifo", "asha", "median_stopping"])
+def test_every_rule_that_waits_for_nobody_runs_a_study_to_its_end(path: Path, scheduler: str) -> None:
+    directory = launch(path, "seeds=2", f"scheduler={{name: {scheduler}, grace: 5, reduction_factor: 2}}").directory
+    statuses = [status for (status,) in runs(directory, "status").values()]
+    assert len(statuses) == 8
+    assert "completed" in statuses
+    assert set(statuses) <= {"completed", "stopped"}
+    if scheduler != "median_stopping":  # one after another, the first has no others to be worse than
+        assert ("stopped" in statuses) == (scheduler == "asha")
+
+
+def test_a_seed_that_diverges_is_a_result(path: Path) -> None:
+    overrides = ("seeds=3", "scheduler={name: fifo}", "base.diverge_for_seed=2")
+    directory = launch(path, *overrides).directory
+    assert opened(path, overrides).search.is_complete  # it is not tried again
+    found = dicts(load(directory).runs)
+    assert {row["seed"]: row["status"] for row in found} == {0: "completed", 1: "completed", 2: "diverged"}
+    assert all((row["diverged_step"], row["ended_by"]) == (3, "divergence") for row in found if row["seed"] == 2)
+    assert len(events(directory, "run_diverged")) == 4
+
+
 def test_a_launch_after_the_end_has_nothing_to_do(path: Path) -> None:
     first = launch(path)
     before = runs(first.directory, *ENDS)
