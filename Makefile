@@ -42,7 +42,7 @@ unit: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile tests/unit
 
 integration: $(VENV)/.installed-dev
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/integration
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.integration.soak --kills 100 --seed 0 --log logs/soak.log
