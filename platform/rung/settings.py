@@ -71,7 +71,9 @@ class OptimizerConfig(StrictModel):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate, before the schedule multiplies it."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay coefficient, on every parameter."""
+    """Weight decay coefficient."""
+    decay: Annotated[Literal["all", "matrices"], ADDED_LATER] = "all"
+    """Which parameters are decayed: all, or only those of two and more dimensions, which leaves out biases and norms."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of `momentum`; the other optimizers ignore it."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -94,16 +96,21 @@ class ScheduleConfig(StrictModel):
     unit: Literal["step", "epoch"] = "step"
     """What `warmup`, `every` and `length` count. Within an epoch the learning rate is constant when this is `epoch`."""
     warmup: int = Field(default=0, ge=0)
-    """Linear warm-up from 1/(warmup + 1) of the peak, in `unit`s. The schedule proper starts after it."""
+    """Linear warm-up to the peak, in `unit`s. The schedule proper starts after it."""
+    warmup_from: Annotated[Literal["first_step", "zero"], ADDED_LATER] = "first_step"
+    """Learning rate of the first step of the warm-up: `first_step`: 1/(warmup + 1) of the peak, as in nanoGPT; `zero`: 0,
+    and t/warmup of the peak at step t, as in Stanford's CS336."""
     every: int = Field(default=100, gt=0)
     """`step` only: `unit`s between two decays."""
     factor: float = Field(default=0.1, gt=0, lt=1)
     """`step` and `plateau`: what the learning rate is multiplied by."""
     length: int | None = Field(default=None, gt=0)
     """`cosine` only: `unit`s from the first to the minimum learning rate, warm-up included. Empty: the whole budget,
-    which must then be one of steps or epochs."""
+    which must then be one of steps, epochs or tokens."""
     minimum: float = Field(default=1e-5, ge=0)
     """`cosine` and `plateau`: the learning rate never falls below this."""
+    minimum_fraction: Annotated[float | None, ADDED_LATER] = Field(default=None, ge=0, le=1)
+    """The same as a part of the peak, in place of `minimum`, so that it moves with a swept learning rate."""
     metric: str = "validation/loss"
     """`plateau` only: the metric that must fall."""
     patience: int = Field(default=5, ge=0)
@@ -119,10 +126,16 @@ class EvaluationConfig(StrictModel):
     """Evaluate at every step from 1 to this one."""
     every: int = Field(default=100, gt=0)
     """Steps between two evaluations after that."""
+    log_every: Annotated[int | None, ADDED_LATER] = Field(default=None, gt=0)
+    """Steps between two rows without evaluation: loss of the batch, gradient norm, learning rate. Empty: none."""
 
     def is_due(self, step: int) -> bool:
         """Whether `step` (0 = before the first update) is an evaluation point; the end is the loop's business."""
         return step <= self.first or step % self.every == 0
+
+    def is_logged(self, step: int) -> bool:
+        """Whether `step` gets a row although it is no evaluation point."""
+        return self.log_every is not None and step % self.log_every == 0 and not self.is_due(step)
 
 
 class EarlyStoppingConfig(StrictModel):
@@ -153,10 +166,16 @@ class TrainableConfig(StrictModel):
     """Learning-rate schedule."""
     gradient_clip: float | None = Field(default=1.0, gt=0)
     """Largest L2 norm of the whole gradient; a larger one is scaled down to it. Empty: no clipping."""
-    precision: Annotated[Literal["fp32", "bf16"], ADDED_LATER] = "fp32"
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], ADDED_LATER] = "fp32"
     """`bf16`: matrix products of loss and evaluation run in bfloat16 (torch.autocast); parameters, gradients and
     optimizer stay in fp32. Changes results. Faster where the processor has units for it (tensor cores, AMX, AVX-512
-    BF16), slower elsewhere."""
+    BF16), slower elsewhere. `fp16`: likewise in float16, with loss scaling, for GPUs without bfloat16."""
+    accumulation: Annotated[int, ADDED_LATER] = Field(default=1, gt=0)
+    """Parts in which a batch is computed, one after another, to save memory (gradient accumulation). The step is that
+    of the whole batch within rounding, except that dropout draws other masks."""
+    compile: Annotated[bool, ADDED_LATER] = False
+    """Whether training steps go through torch.compile. Takes tens of seconds at the start of every run; changes the last
+    bits of all numbers. Evaluation and checkpoints are those of the plain model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation points."""
     early_stopping: EarlyStoppingConfig | None = None

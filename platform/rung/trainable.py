@@ -3,9 +3,11 @@
 A trainable answers four questions about one run (model, batches, loss, evaluate) and owns no loop: the engine
 (`rung.training`) trains it solo, replicated over seeds, or under Ray Tune. Two more answers, `metrics` and
 `workload`, are given by the class before anything starts and must not need torch, because `rung plan` asks them.
-A class that reads files names them (`data_files`), so that every launch records which ones they were.
-Others have defaults: `plateau` and `packing_obstacle`, asked without torch like those two, and `transformable`, asked
-of runs that are trained together (`replication: packed`).
+A class that reads files names them (`data_files`), so that every launch records which ones they were, and says what is
+not there yet (`missing`). Others have defaults: `plateau`, `packing_obstacle`, `splitting_obstacle` and `references`,
+asked without torch like those two; `transformable`, asked of runs that are trained together (`replication: packed`);
+`parts`, asked where a batch is computed in pieces or by several workers; `generations` and `complete`, answered by
+models that write text.
 
 A name is looked up in the entry-point group `rung.trainables`; `package.module:Class` finds one of your own.
 """
@@ -62,6 +64,46 @@ class Workload:
     """Optimizer steps in one pass over the training data; empty for an endless stream."""
     evaluation_flops: float = 0.0
     """Floating-point operations of one evaluation."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A value that theory gives for a metric, drawn as a line into its figures."""
+
+    label: str
+    """What it is, in a few words (`entropy of the stream`)."""
+    value: float
+    """In the unit of the metric."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A text that a model wrote: a row of the table `generations`."""
+
+    prompt: str
+    response: str
+    extracted: str | None = None
+    """The answer found in the response."""
+    gold: str | None = None
+    """The right answer."""
+    reward: float | None = None
+    """1 for right and 0 for wrong, or whatever the response is worth."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn when a model writes."""
+
+    tokens: int = 200
+    """Most new tokens."""
+    temperature: float = 0.8
+    """What logits are divided by; 0: always the likeliest token."""
+    top_k: int | None = None
+    """Only so many of the likeliest tokens; None: all."""
+    top_p: float | None = None
+    """Only the likeliest tokens that together have this probability (nucleus sampling, Holtzman et al. 2020, arXiv
+    1904.09751); None: all."""
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,9 +176,29 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         return None
 
     @classmethod
+    def splitting_obstacle(cls, config: ConfigT) -> str | None:
+        """Why a batch of this configuration cannot be computed in parts, as half a sentence; None: it can (`parts`)."""
+        if cls.parts is Trainable.parts:
+            return f"{cls.__name__} does not say how its batches are split (Trainable.parts)"
+        return None
+
+    @classmethod
+    def references(cls, config: ConfigT) -> Mapping[str, Sequence[Reference]]:
+        """What theory says about metrics of this configuration, by metric: lines in its figures."""
+        return {}
+
+    @classmethod
     def data_files(cls, config: ConfigT) -> Sequence[Path]:
         """The files that a run of this configuration reads: a launch records their SHA-256. Made-up data has none."""
         return ()
+
+    @classmethod
+    def missing(cls, config: ConfigT) -> str | None:
+        """What a run of this configuration needs and this machine lacks, with the command that makes it; None: nothing.
+
+        Asked before Ray is started; `rung plan` only warns, because what is planned here may run elsewhere.
+        """
+        return None
 
     # The four questions.
 
@@ -158,6 +220,32 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
 
         The engine calls it in evaluation mode and without gradients. It must leave model and generators as they were.
         """
+
+    def parts(self, batch: BatchT, count: int) -> Sequence[tuple[BatchT, float]]:
+        """A batch in `count` parts of about the same size, for gradient accumulation and for several workers.
+
+        Each comes with a fraction, and the fractions sum to 1: the sum of fraction times loss over the parts is the
+        loss of the whole. A pure function of `batch` and `count`; no part is empty.
+
+        Raises:
+            RungError: the batch cannot be split, or not into so many parts.
+        """
+        raise RungError(f"{type(self).__name__} does not say how its batches are split (Trainable.parts)")
+
+    def generations(self, model: nn.Module) -> Sequence[Generation]:
+        """Some texts that show what the model can do; recorded at rungs and at the end of a run.
+
+        Called after `evaluate`, like it in evaluation mode and without gradients; the same rules hold.
+        """
+        return ()
+
+    def complete(self, model: nn.Module, prompts: Sequence[str], sampling: Sampling) -> list[str]:
+        """What the model writes after each prompt (without the prompt), for `rung sample`.
+
+        Raises:
+            RungError: this trainable's models do not write, or a prompt has characters that they do not know.
+        """
+        raise RungError(f"models of {type(self).__name__} do not write text")
 
     def transformable(self, model: nn.Module) -> nn.Module:
         """A model in a form that torch.func can transform, with the same parameters.

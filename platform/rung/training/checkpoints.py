@@ -113,6 +113,7 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
         run.gradient_filter.load_state(parts["gradient_filter"])
         run.generator.set_state(parts["generator"]["state"].cpu())
+        run.scaling.load_state(state.get("scaling", {}))  # the first checkpoints had none
         run.step_metrics = state["step_metrics"]
         plateau = PlateauState(**state["progress"].pop("plateau"))
         run.progress = Progress(**state["progress"], plateau=plateau)
@@ -200,6 +201,7 @@ def _state(run: Run) -> dict[str, Any]:
         "progress": dataclasses.asdict(run.progress),
         "step_metrics": {name: float(value) for name, value in run.step_metrics.items()},
         "optimizer": run.optimizer.state_dict()["param_groups"],
+        "scaling": run.scaling.state(),
     }
 
 

@@ -2,7 +2,7 @@
 
 Each turn has the same order: now and then evaluate and act on what was seen; stop if it is time (`goes_on`); one step
 of training; note where the run stands. Runs in a pack share `goes_on` and take their steps together (`packed.py`).
-Leaves out gradient accumulation and several devices.
+Several processes that train one run together (`team.py`) each go through the same loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from rung.training.gradients import backward
 from rung.training.run import Progress, Report, Run
+from rung.training.team import Alone, Team
 
 
 class Recorder(Protocol):
@@ -22,6 +24,9 @@ class Recorder(Protocol):
 
     def report(self, run: Run, report: Report) -> None:
         """Called after every evaluation."""
+
+    def log(self, run: Run, report: Report) -> None:
+        """Called where the configuration asks for a row without evaluation (`evaluation.log_every`)."""
 
     def after_step(self, run: Run) -> None:
         """Called after every optimizer step. What it takes, like `report`, is not counted as training time."""
@@ -31,6 +36,9 @@ class NullRecorder:
     """Keeps nothing."""
 
     def report(self, run: Run, report: Report) -> None:
+        """Keeps nothing."""
+
+    def log(self, run: Run, report: Report) -> None:
         """Keeps nothing."""
 
     def after_step(self, run: Run) -> None:
@@ -43,30 +51,32 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
     On return the run has either ended (`run.progress.ended_by`) or can be taken further by another call: many
     short calls give the same numbers as one long call, bit for bit on a CPU.
     """
-    progress, clock = run.progress, Clock(run.progress)
+    progress, clock = run.progress, Clock(run.progress, run.team)
     while goes_on(run, level, recorder, clock):
         # One step of training.
         batch = run.stream.at(progress.step, run.model)
         for group in run.optimizer.param_groups:
             group["lr"] = run.learning_rate()
-        with run.precision:
-            loss = run.trainable.loss(run.model, batch)
-        if not math.isfinite(loss.value.item()):
+        run.draw_apart()
+        run.optimizer.zero_grad(set_to_none=True)
+        loss = backward(run, batch)
+        if not math.isfinite(value := loss.value.item()):
             progress.end("diverged", "divergence")
             break
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()  # type: ignore[no-untyped-call]
-        run.step_metrics = {f"batch/{name}": value.detach() for name, value in loss.metrics.items()}
+        run.step_metrics = {f"batch/{name}": metric.detach() for name, metric in loss.metrics.items()}
+        run.scaling.unscale(run.optimizer)
         run.gradient_filter.apply(parameter.grad for parameter in run.model.parameters())
         if run.config.gradient_clip is not None:
             norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.config.gradient_clip)
             run.step_metrics["gradient_norm"] = norm
-        run.optimizer.step()
+        run.scaling.step(run.optimizer)
 
         # Note where the run stands.
         progress.step += 1
         progress.tokens += loss.tokens
         clock.read()
+        if run.config.evaluation.is_logged(progress.step):
+            recorder.log(run, log(run, value))
         recorder.after_step(run)
         clock.restart()
 
@@ -100,8 +110,17 @@ def evaluate(run: Run, *, scheduled: bool) -> Report:
     """Evaluates a run as it stands, without disturbing its training."""
     run.model.eval()
     with torch.no_grad(), run.precision:
-        metrics = dict(run.trainable.evaluate(run.model))
+        metrics = run.team.first(lambda: dict(run.trainable.evaluate(run.model)))
     run.model.train()
+    return _report(run, metrics, scheduled=scheduled)
+
+
+def log(run: Run, loss: float) -> Report:
+    """What is known of a run without evaluating it, after a step with that loss."""
+    return _report(run, {"batch/loss": loss}, scheduled=False)
+
+
+def _report(run: Run, metrics: dict[str, float], *, scheduled: bool) -> Report:
     metrics["learning_rate"] = run.learning_rate()
     metrics.update({name: float(value) for name, value in run.step_metrics.items()})
     progress = run.progress
@@ -178,10 +197,11 @@ def _is_flat(run: Run, report: Report) -> bool:
 
 
 class Clock:
-    """Adds the seconds that a run is at work to its progress."""
+    """Adds the seconds that a run is at work to its progress; a team goes by the clock of its rank 0."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, team: Team | None = None) -> None:
         self._progress = progress
+        self._team = team or Alone()
         self.restart()
 
     def restart(self) -> None:
@@ -191,5 +211,6 @@ class Clock:
     def read(self, shared_by: int = 1) -> None:
         """Adds what has passed since the last reading, or its share if so many runs were at work together."""
         now = time.perf_counter()
-        self._progress.wall_seconds += (now - self._start) / shared_by
+        seconds = self._progress.wall_seconds + (now - self._start) / shared_by
+        self._progress.wall_seconds = self._team.agree(seconds)
         self._start = now

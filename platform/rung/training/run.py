@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import nn
 
 from rung.trainable import Trainable
 from rung.training.assignment import Goal
 from rung.training.gradient_filters import build_gradient_filter
 from rung.training.optimizers import build_optimizer
+from rung.training.precision import LossScaling, precision
 from rung.training.schedules import PlateauState, learning_rate
+from rung.training.team import Alone, Team
 
 Status = Literal["running", "completed", "stopped", "diverged", "failed"]
 EndedBy = Literal["budget", "target", "early_stopping", "wall_clock", "scheduler", "divergence", "error"]
@@ -82,24 +85,34 @@ class Run:
         trainable: built from the configuration and the seed.
         run_id: names it in tables and checkpoints.
         goal: its budget and metric.
+        team: the processes that train it together, of which this is one.
     """
 
-    def __init__(self, trainable: Trainable[Any, Any], run_id: str, goal: Goal) -> None:
+    def __init__(self, trainable: Trainable[Any, Any], run_id: str, goal: Goal, team: Team | None = None) -> None:
         self.trainable = trainable
         self.config = trainable.config
         self.run_id = run_id
         self.goal = goal
+        self.team = team or Alone()
         self.generator = torch.Generator(device=trainable.device).manual_seed(trainable.seed)
         self.model = trainable.model(self.generator).train()
         self.optimizer = build_optimizer(self.config.optimizer, self.model)
         self.gradient_filter = build_gradient_filter(self.config.optimizer.grokfast)
         self.precision = precision(self.config.precision, trainable.device)
         """Around loss and evaluation; can be entered again and again."""
+        self.scaling = LossScaling(self.config.precision, trainable.device)
+        self.training_model = self._prepared()
+        """What training steps call; has the parameters of `model`, which everything else uses."""
         self.stream = trainable.batches()
-        self.steps_per_epoch = trainable.workload(self.config).steps_per_epoch
+        workload = trainable.workload(self.config)
+        self.steps_per_epoch, self._tokens_per_step = workload.steps_per_epoch, workload.tokens_per_step
         self.step_metrics: Mapping[str, torch.Tensor | float] = {}
         """Scalars of the last step, reported at the next evaluation; plain numbers after a checkpoint was loaded."""
         self.progress = Progress()
+
+    def _prepared(self) -> nn.Module:
+        model: nn.Module = torch.compile(self.model) if self.config.compile else self.model  # type: ignore[assignment]
+        return self.team.wrap(model)
 
     @property
     def has_ended(self) -> bool:
@@ -145,9 +158,20 @@ class Run:
             plateau_factor=self.progress.plateau.factor,
         )
 
+    def draw_apart(self) -> None:
+        """Lets the processes of a team draw dropout masks of their own in the next step.
+
+        Only rank 0's generator lives on from step to step, and is checkpointed; the others' start anew at each.
+        """
+        if self.team.rank:
+            words = np.random.SeedSequence([self.trainable.seed, self.progress.step, self.team.rank])
+            self.generator.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+
     def _total_steps(self) -> int | None:
         if self.goal.unit == "steps":
             return math.ceil(self.goal.amount)
+        if self.goal.unit == "tokens":
+            return math.ceil(self.goal.amount / self._tokens_per_step)
         if self.goal.unit == "epochs" and self.steps_per_epoch:
             return math.ceil(self.goal.amount * self.steps_per_epoch)
         return None
@@ -156,10 +180,3 @@ class Run:
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-
-
-def precision(name: Literal["fp32", "bf16"], device: str) -> contextlib.AbstractContextManager[object]:
-    """A context in which matrix products are computed in the precision of that name."""
-    if name == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

@@ -55,17 +55,18 @@ def learning_rate(
     """
     per_unit = _steps_per_unit(config, steps_per_epoch)
     time = step // per_unit
+    low = config.minimum if config.minimum_fraction is None else config.minimum_fraction * peak
+    low = min(low, peak)
     if time < config.warmup:
-        return peak * (time + 1) / (config.warmup + 1)
+        return peak * (time / config.warmup if config.warmup_from == "zero" else (time + 1) / (config.warmup + 1))
     if config.kind == "step":
         return peak * float(config.factor ** ((time - config.warmup) // config.every))
     if config.kind == "cosine":
         length = config.length or _whole_budget(total_steps, per_unit)
         done = min(1.0, (time - config.warmup) / max(1, length - config.warmup))
-        low = min(config.minimum, peak)
         return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * done))
     if config.kind == "plateau":
-        return max(peak * plateau_factor, min(config.minimum, peak))
+        return max(peak * plateau_factor, low)
     return peak
 
 
@@ -79,5 +80,5 @@ def _steps_per_unit(config: ScheduleConfig, steps_per_epoch: int | None) -> int:
 
 def _whole_budget(total_steps: int | None, per_unit: int) -> int:
     if total_steps is None:
-        raise ValueError("schedule.kind is cosine and the budget is not counted in steps: give schedule.length")
+        raise ValueError("schedule.kind is cosine and the budget is counted in seconds: give schedule.length")
     return max(1, math.ceil(total_steps / per_unit))
