@@ -28,7 +28,17 @@ from rung.tuning.schedulers import geometric_levels
 Difference = tuple[str, Any, Any]
 """Dotted path, old value, new value; None where there is none."""
 
-_NOT_COMPARED = ("storage", "checkpoints", "failures", "swept", "rungs", "seed_counts", "confirm", "format")
+_NOT_COMPARED = (
+    "storage",
+    "checkpoints",
+    "failures",
+    "swept",
+    "rungs",
+    "seed_counts",
+    "confirm",
+    "format",
+    "references",
+)
 """What changes no row, and what follows from the other keys."""
 
 

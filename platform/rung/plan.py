@@ -86,6 +86,13 @@ class Plan:
         return "seconds" if self.unit == "wall_clock" else self.unit
 
     @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """What the runs need and this machine lacks, with the commands that make it."""
+        kind = find_trainable(self.study.trainable)
+        said = (kind.missing(example.config) for example in self.examples)
+        return tuple(dict.fromkeys(sentence for sentence in said if sentence is not None))
+
+    @cached_property
     def climb(self) -> tuple[RungPlan, ...]:
         """How many configurations are expected at every level."""
         return tuple(RungPlan(level, self._expected_at(level)) for level in self.rungs)

@@ -25,8 +25,8 @@ def warnings_of(plan: Plan) -> tuple[str, ...]:
     if len(plan.rungs) == 1:
         idle = plan.study.scheduler.name == "fifo" and plan.study.scheduler.confidence is not None
         pointless = ("fifo compares nobody: scheduler.confidence does nothing",) if idle else ()
-        return (*pointless, *_confirmation(plan))
-    return (*_plateau(plan), *_nobody_stops(plan), *_confidence(plan), *_confirmation(plan))
+        return (*plan.missing, *pointless, *_confirmation(plan))
+    return (*plan.missing, *_plateau(plan), *_nobody_stops(plan), *_confidence(plan), *_confirmation(plan))
 
 
 def _plateau(plan: Plan) -> Iterator[str]:

@@ -73,7 +73,7 @@ class OptimizerConfig(StrictModel):
     weight_decay: float = Field(default=0.0, ge=0)
     """Weight decay coefficient."""
     decay: Annotated[Literal["all", "matrices"], ADDED_LATER] = "all"
-    """Which parameters are decayed: all, or only those of two and more dimensions, which leaves out biases and norms."""
+    """Which parameters are decayed: all, or only those of two and more dimensions, so no biases and no norms."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of `momentum`; the other optimizers ignore it."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -98,8 +98,8 @@ class ScheduleConfig(StrictModel):
     warmup: int = Field(default=0, ge=0)
     """Linear warm-up to the peak, in `unit`s. The schedule proper starts after it."""
     warmup_from: Annotated[Literal["first_step", "zero"], ADDED_LATER] = "first_step"
-    """Learning rate of the first step of the warm-up: `first_step`: 1/(warmup + 1) of the peak, as in nanoGPT; `zero`: 0,
-    and t/warmup of the peak at step t, as in Stanford's CS336."""
+    """Where the warm-up begins. `first_step`: with 1/(warmup + 1) of the peak, as in nanoGPT; `zero`: with 0, and
+    t/warmup of the peak at step t, as in Stanford's CS336."""
     every: int = Field(default=100, gt=0)
     """`step` only: `unit`s between two decays."""
     factor: float = Field(default=0.1, gt=0, lt=1)
@@ -174,12 +174,22 @@ class TrainableConfig(StrictModel):
     """Parts in which a batch is computed, one after another, to save memory (gradient accumulation). The step is that
     of the whole batch within rounding, except that dropout draws other masks."""
     compile: Annotated[bool, ADDED_LATER] = False
-    """Whether training steps go through torch.compile. Takes tens of seconds at the start of every run; changes the last
-    bits of all numbers. Evaluation and checkpoints are those of the plain model."""
+    """Whether training steps go through torch.compile. Takes tens of seconds at the start of every run and changes the
+    last bits of all numbers. Evaluation and checkpoints are those of the plain model."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation points."""
     early_stopping: EarlyStoppingConfig | None = None
     """Slope-based early stopping; off when empty."""
+
+    def packing_obstacle(self) -> str | None:
+        """Why the engine cannot train runs of this configuration together, as half a sentence; None: it can."""
+        obstacles = {
+            "optimizer.decay: matrices has no batched form": self.optimizer.decay != "all",
+            "precision: fp16 scales each run's loss by itself": self.precision == "fp16",
+            "accumulation takes a batch apart": self.accumulation > 1,
+            "compile is for runs that are trained one by one": self.compile,
+        }
+        return next((text for text, applies in obstacles.items() if applies), None)
 
     @model_validator(mode="after")
     def _warmup_fits_into_length(self) -> TrainableConfig:

@@ -316,6 +316,7 @@ def study_json(study: Study, plan: Plan) -> dict[str, Any]:
         "rungs": list(plan.rungs),
         "seed_counts": list(plan.seed_counts),
         "base": plan.base,
+        "references": references(study, plan),
         **data,
         "confirm": confirm and {"top": confirm.top, "seeds": list(confirm.fresh_seeds)},
     }
@@ -325,3 +326,21 @@ def worst_value(study: Study, config: TrainableConfig) -> float | None:
     """The worst value that the study's metric can take, if it has one: what a diverged run counts as."""
     metric = find_trainable(study.trainable).metrics(config).get(study.metric.name)
     return metric.worst if metric is not None else None
+
+
+MOST_REFERENCES = 4
+"""More lines than that for one metric, because they differ between configurations, explain nothing."""
+
+
+def references(study: Study, plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """What theory says about the metrics of the study's configurations (`Trainable.references`), by metric."""
+    kind = find_trainable(study.trainable)
+    found: dict[str, dict[tuple[str, float], None]] = {}
+    for example in plan.examples:
+        for metric, lines in kind.references(example.config).items():
+            found.setdefault(metric, {}).update(dict.fromkeys((line.label, line.value) for line in lines))
+    return {
+        metric: [{"label": label, "value": value} for label, value in lines]
+        for metric, lines in found.items()
+        if len(lines) <= MOST_REFERENCES
+    }

@@ -81,6 +81,7 @@ class _TrainableChecks:
             yield from self._combinations(expansion)
             yield from self._units(expansion.configurations)
             yield from self._packing(expansion.configurations)
+            yield from self._splitting(expansion.configurations)
         yield from self._metrics(expansion.configurations or self._fallback(), is_whole)
 
     def _fallback(self) -> list[PlannedConfiguration]:
@@ -267,7 +268,7 @@ class _TrainableChecks:
         endless: dict[KeyPath, list[str]] = {}
         for configuration in configurations:
             schedule = configuration.config.schedule
-            if schedule.kind == "cosine" and schedule.length is None and unit in ("tokens", "wall_clock"):
+            if schedule.kind == "cosine" and schedule.length is None and unit == "wall_clock":
                 lengthless.append(configuration.label)
             by_epoch = schedule.unit == "epoch" and (schedule.kind != "none" or schedule.warmup > 0)
             counts_epochs = unit == "epochs" or by_epoch
@@ -290,12 +291,27 @@ class _TrainableChecks:
             return
         obstacles: dict[str, list[str]] = {}
         for configuration in configurations:
-            obstacle = self.kind.packing_obstacle(configuration.config)
+            config = configuration.config
+            obstacle = config.packing_obstacle() or self.kind.packing_obstacle(config)
             if obstacle is not None:
                 obstacles.setdefault(obstacle, []).append(configuration.label)
         for obstacle, labels in obstacles.items():
             message = f"runs cannot be trained together{_where(labels, len(configurations))}: {obstacle}"
             yield self.document.problem(message, ("replication",), "replication: serial")
+
+    def _splitting(self, configurations: Sequence[PlannedConfiguration]) -> Iterator[Problem]:
+        """Configurations whose batches have to be computed in parts and cannot be."""
+        workers = self.study.resources.workers
+        obstacles: dict[tuple[KeyPath, str], list[str]] = {}
+        for configuration in configurations:
+            config = configuration.config
+            obstacle = self.kind.splitting_obstacle(config)
+            if obstacle is not None and (workers > 1 or config.accumulation > 1):
+                path = ("resources", "workers") if workers > 1 else self._written("accumulation")
+                obstacles.setdefault((path, obstacle), []).append(configuration.label)
+        for (path, obstacle), labels in obstacles.items():
+            message = f"batches cannot be split{_where(labels, len(configurations))}: {obstacle}"
+            yield self.document.problem(message, path)
 
     def _written(self, path: str) -> KeyPath:
         """Where the study sets a path of the configuration."""

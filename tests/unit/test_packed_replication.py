@@ -41,7 +41,7 @@ def assignment(tmp_path: Path) -> Assignment:
     study = load_study(path, [f"storage={tmp_path}"])
     plan = make_plan(study)
     write_study(study.directory, study, plan, STUDY)
-    return assignment_of(study, plan.configurations[0])
+    return assignment_of(study, plan, plan.configurations[0])
 
 
 def changed(assignment: Assignment, **values: Any) -> Assignment:

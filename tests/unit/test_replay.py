@@ -63,7 +63,7 @@ def train(
     launch = None
     if recorded:
         launch = record_launch(directory, study_json(study, plan), study.trainable, threads=1).number
-    assignment = dataclasses.replace(assignment_of(study, configuration, launch), phase=phase)
+    assignment = dataclasses.replace(assignment_of(study, plan, configuration, launch), phase=phase)
     with TableWriter(directory, "configurations", "driver") as configurations:
         configurations.add(next(configuration_rows(study, [configuration], launch)))
     replication = start(assignment)

@@ -314,10 +314,10 @@ BAD = {
     "two budgets": (with_line(8, "budget: {steps: 100, epochs: 3}"), 8, "budget", "got steps and epochs", ""),
     "no budget": (with_line(8, "budget: {}"), 8, "budget", "give one of steps, epochs, tokens and wall_clock", ""),
     "cosine over an unknown length": (
-        with_line(8, "budget: {tokens: 5000}").replace("modulus: 31", "schedule.kind: cosine"),
+        with_line(8, "budget: {wall_clock: 60}").replace("modulus: 31", "schedule.kind: cosine"),
         4,
         "base.schedule.kind",
-        "a budget in tokens does not say",
+        "a budget in wall_clock does not say",
         "schedule.length",
     ),
     "epochs of an endless stream": (

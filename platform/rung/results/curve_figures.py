@@ -53,6 +53,9 @@ _END_MARKS = {
 _Handle = tuple[str, Line2D]
 """A legend's text and the line that it explains."""
 
+Reference = tuple[str, float]
+"""Label and value of a line that theory gives."""
+
 
 class CurveDrawer:
     """Draws metrics of a study over the optimizer steps, all in the same colours and with the same step axis."""
@@ -82,7 +85,10 @@ class CurveDrawer:
             any_log |= log
             self._draw(panel, metric, log)
             self._scale_steps(panel)
-            _scale_values(panel, metric, value_limits(metric, curves, log=log), log=log)
+            references = self._references(metric)
+            limits = value_limits(metric, [*curves, *_as_curves(references)], log=log)
+            _scale_values(panel, metric, limits, log=log)
+            _draw_references(panel, references)
         self._explain(figure, panels)
         return Picture(
             name=name,
@@ -158,6 +164,11 @@ class CurveDrawer:
                     linestyle="",
                     clip_on=False,
                 )
+
+    def _references(self, metric: str) -> list[Reference]:
+        """What theory says about a metric: label and value."""
+        lines = self._snapshot.study.get("references", {}).get(metric, [])
+        return [(str(line["label"]), float(line["value"])) for line in lines]
 
     # Axes.
 
@@ -284,6 +295,10 @@ class CurveDrawer:
         sentences.append(self._looks.in_words())
         if not self._log_steps and self._snapshot.decisions:
             sentences.append("Dotted upright lines are rungs.")
+        lines = dict.fromkeys(line for metric in metrics for line in self._references(metric))
+        if lines:
+            listed = _listing(f"{one_line(label)} {value:.4g}" for label, value in lines)
+            sentences.append(f"Dashed level lines are theory: {listed}.")
         return " ".join(filter(None, sentences))
 
     @property
@@ -332,6 +347,27 @@ def _scale_values(axes: Axes, metric: str, limits: tuple[float, float], *, log: 
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(value_text))
     axes.set_ylim(*limits)
+
+
+def _draw_references(axes: Axes, references: Iterable[Reference]) -> None:
+    """Level lines over the whole width, each with its label at the right end."""
+    for label, value in references:
+        axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=0.6)
+        axes.annotate(
+            one_line(label),
+            xy=(1, value),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-3, 2),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=6,
+            color=INK,
+        )
+
+
+def _as_curves(references: Iterable[Reference]) -> list[Curve]:
+    return [Curve(np.zeros(1), np.array([value])) for _, value in references]
 
 
 def axis_label(metric: str) -> str:

@@ -106,6 +106,9 @@ class Assignment:
     """Whether runs that the scheduler stops are saved where they stand."""
     launch: int | None = None
     """Number of the launch in provenance.json, for the rows."""
+    rungs: tuple[float, ...] = ()
+    """Where configurations are compared, in the goal's unit: texts that the models write are recorded there, and at the
+    end."""
 
     @property
     def name(self) -> str:

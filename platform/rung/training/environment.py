@@ -25,6 +25,10 @@ _KEEP_MEMORY = {
 }
 
 
+DATA_VARIABLE = "RUNG_DATA"
+"""Names the folder that holds prepared data; `data` where it is not set."""
+
+
 def process_environment(threads: int) -> dict[str, str]:
     """The variables a training process is started with. The thread counts are ours; of the others, those that the user
     has set already are left out."""
@@ -35,8 +39,11 @@ def process_environment(threads: int) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **_KEEP_MEMORY,
     }
+    # Ray's workers need not have the working directory of the driver.
+    wanted[DATA_VARIABLE] = str(Path(os.environ.get(DATA_VARIABLE) or "data").resolve())
     thread_names = {name for name in wanted if name.endswith("_NUM_THREADS")}
-    return {name: value for name, value in wanted.items() if name in thread_names or name not in os.environ}
+    ours = {*thread_names, DATA_VARIABLE}
+    return {name: value for name, value in wanted.items() if name in ours or name not in os.environ}
 
 
 def apply(variables: Mapping[str, str], threads: int) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from rung.trainable import Generation
 from rung.training.gradients import backward
 from rung.training.run import Progress, Report, Run
 from rung.training.team import Alone, Team
@@ -113,6 +115,15 @@ def evaluate(run: Run, *, scheduled: bool) -> Report:
         metrics = run.team.first(lambda: dict(run.trainable.evaluate(run.model)))
     run.model.train()
     return _report(run, metrics, scheduled=scheduled)
+
+
+def generations(run: Run) -> Sequence[Generation]:
+    """Texts that a run's model writes as it stands, without disturbing its training."""
+    run.model.eval()
+    with torch.no_grad(), run.precision:
+        written = list(run.trainable.generations(run.model))
+    run.model.train()
+    return written
 
 
 def log(run: Run, loss: float) -> Report:

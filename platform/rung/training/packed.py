@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from rung.errors import RungError
-from rung.training.loop import Clock, Recorder, goes_on
+from rung.training.loop import Clock, Recorder, goes_on, log
 from rung.training.pack import Gradients, Pack, cannot_pack, release
 from rung.training.replication import Replication
 from rung.training.run import Run
@@ -32,7 +32,7 @@ class PackedReplication(Replication):
     kind = "packed"
 
     def _train(self, level: float) -> None:
-        obstacle = self._trainable.packing_obstacle(self._config)
+        obstacle = self._config.packing_obstacle() or self._trainable.packing_obstacle(self._config)
         if obstacle is not None:
             raise RungError(f"these runs cannot be trained together: {obstacle}; use replication: serial")
         members = []
@@ -156,8 +156,10 @@ def _step(pack: Pack, gradients: Gradients, members: list[Member], guard: Guard)
         member.run.progress.step += 1
         member.run.progress.tokens += gradients.tokens
         member.clock.read(shared_by=len(members))
-    for member in members:
+    for member, loss in zip(members, gradients.losses, strict=True):
         with guard(member.run):
+            if member.run.config.evaluation.is_logged(member.run.progress.step):
+                member.recorder.log(member.run, log(member.run, loss))
             member.recorder.after_step(member.run)
 
 

@@ -1,19 +1,36 @@
-"""Writes a run's reports into the table `metrics`, and its checkpoints."""
+"""Writes a run's reports into the table `metrics`, what its model wrote into `generations`, and its checkpoints."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rung.results.store import TableWriter
 from rung.training.assignment import Assignment
 from rung.training.checkpoints import save_checkpoint
+from rung.training.loop import generations
 from rung.training.run import Report, Run
 
 
+class RunWriters:
+    """Writers of the tables that a training process writes, under one name and with one number of attempt."""
+
+    def __init__(self, directory: Path, writer: str) -> None:
+        self.metrics = TableWriter(directory, "metrics", writer)
+        self.attempt = self.metrics.attempt
+        self.generations = TableWriter(directory, "generations", writer, self.attempt)
+
+    def flush(self) -> None:
+        """Puts on disk what waits. Raises StorageError."""
+        self.metrics.flush()
+        self.generations.flush()
+
+
 class TableRecorder:
-    """Writes one run's reports into the table `metrics`, and its checkpoints.
+    """Writes one run's rows and checkpoints.
 
     Rows are on disk before the checkpoint that follows them, so that a resumed run never misses one.
     """
@@ -22,11 +39,11 @@ class TableRecorder:
         self,
         assignment: Assignment,
         run: Run,
-        writer: TableWriter,
+        writers: RunWriters,
         on_report: Callable[[Run, Report], None] | None,
     ) -> None:
         self._assignment = assignment
-        self._writer = writer
+        self._writers = writers
         self._on_report = on_report
         self._fixed = {
             "study": assignment.study,
@@ -34,17 +51,27 @@ class TableRecorder:
             "run_id": run.run_id,
             "seed": run.trainable.seed,
             "phase": assignment.phase,
-            "attempt": writer.attempt,
-            "launch": assignment.launch,
+            "attempt": writers.attempt,
         }
         self._checkpoints = assignment.checkpoints(run.trainable.seed)
         self._last_checkpoint = self._left = time.monotonic()
         self._saved_seconds = run.progress.wall_seconds  # it is new, or has just been loaded
+        self._position = run.position()
 
     def report(self, run: Run, report: Report) -> None:
-        self._writer.add(
+        self.log(run, report)
+        before, self._position = self._position, run.position()
+        at_rung = any(before < rung <= self._position for rung in self._assignment.rungs)
+        if at_rung or run.has_ended or run.is_used_up():
+            self._write_generations(run, report.step)
+        if self._on_report is not None:
+            self._on_report(run, report)
+
+    def log(self, run: Run, report: Report) -> None:
+        self._writers.metrics.add(
             {
                 **self._fixed,
+                "launch": self._assignment.launch,
                 "step": report.step,
                 "epoch": report.epoch,
                 "tokens": report.tokens,
@@ -53,8 +80,12 @@ class TableRecorder:
                 **{name: report.finite(name) for name in report.metrics},
             }
         )
-        if self._on_report is not None:
-            self._on_report(run, report)
+
+    def _write_generations(self, run: Run, step: int) -> None:
+        now = datetime.now(UTC)
+        for index, generation in enumerate(generations(run)):
+            row = {**self._fixed, "step": step, "index": index, **dataclasses.asdict(generation), "reported_at": now}
+            self._writers.generations.add(row)
 
     def after_step(self, run: Run) -> None:
         every = self._assignment.checkpoint_seconds
@@ -78,7 +109,7 @@ class TableRecorder:
     def checkpoint(self, run: Run) -> None:
         """Saves a run as it stands, unless the assignment wants no checkpoints."""
         if self._assignment.checkpoint_seconds is not None:
-            self._writer.flush()
+            self._writers.flush()
             save_checkpoint(run, self._checkpoints)
             self._last_checkpoint = self._left = time.monotonic()
             self._saved_seconds = run.progress.wall_seconds

@@ -21,12 +21,12 @@ import torch
 
 from rung.errors import RungError, StorageError
 from rung.locks import FileLock
-from rung.results.store import TableWriter
 from rung.trainable import find_trainable
 from rung.training.assignment import Assignment
 from rung.training.checkpoints import resume
-from rung.training.recorder import TableRecorder
+from rung.training.recorder import RunWriters, TableRecorder
 from rung.training.run import Progress, Report, Run
+from rung.training.team import Alone, Team
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Replication(ABC):
         assignment: what to train, and where the rows go.
         on_report: called after every evaluation, for showing it.
         catch: whether a run that raises is recorded as failed; otherwise the exception goes on to the caller.
+        team: the processes that train these runs together, of which this is one.
 
     Raises:
         StorageError: the study's directory cannot be written.
@@ -56,16 +57,15 @@ class Replication(ABC):
         assignment: Assignment,
         on_report: Callable[[Run, Report], None] | None = None,
         catch: bool = True,
+        team: Team | None = None,
     ) -> None:
         self.assignment = assignment
+        self._team = team or Alone()
         self._on_report = on_report
         self._catch = catch
         self._trainable = find_trainable(assignment.trainable)
         self._config = self._trainable.Config.model_validate(assignment.config)
-        # The process of a killed driver may live for some seconds more, and must not write beside this one.
-        lock = Path(assignment.directory) / "checkpoints" / f"{assignment.name}.lock"
-        self._lock = FileLock(lock, wait=WAIT_FOR_PREDECESSOR)
-        self._writer = TableWriter(Path(assignment.directory), "metrics", assignment.name)
+        self._lock, self._writers = self._storage()
         self._runs: dict[int, Run] = {}
         self._recorders: dict[int, TableRecorder] = {}
         self._failed: dict[int, Progress] = {}
@@ -82,7 +82,7 @@ class Replication(ABC):
         begun. Only the first `seeds` of them are trained if that is given: the others join at a later level."""
         self._seeds = self.assignment.seeds[:seeds]
         self._train(level)
-        self._writer.flush()
+        self._writers.flush()
         return self.rows()
 
     def rows(self) -> list[dict[str, object]]:
@@ -117,11 +117,18 @@ class Replication(ABC):
         try:
             if self.assignment.keep_stopped:
                 self.checkpoint()
-            self._writer.close()
+            self._writers.flush()
         finally:
             self._runs.clear()
             self._recorders.clear()
             self._lock.release()
+
+    def _storage(self) -> tuple[FileLock, RunWriters]:
+        """The lock on the configuration, held, and the writers of its tables."""
+        directory = Path(self.assignment.directory)
+        # The process of a killed driver may live for some seconds more, and must not write beside this one.
+        lock = FileLock(directory / "checkpoints" / f"{self.assignment.name}.lock", wait=WAIT_FOR_PREDECESSOR)
+        return lock, RunWriters(directory, self.assignment.name)
 
     @abstractmethod
     def _train(self, level: float) -> None:
@@ -135,6 +142,8 @@ class Replication(ABC):
         except StorageError:
             raise
         except Exception as error:
+            if not self._team.all_failed():
+                raise
             self._fail(seed, error)
             if not self._catch:
                 raise
@@ -149,22 +158,21 @@ class Replication(ABC):
         """The recorder of a run, made once: it knows how much of the run is saved."""
         seed = run.trainable.seed
         if seed not in self._recorders:
-            self._recorders[seed] = TableRecorder(self.assignment, run, self._writer, self._on_report)
+            self._recorders[seed] = TableRecorder(self.assignment, run, self._writers, self._on_report)
         return self._recorders[seed]
 
     def _open(self, seed: int) -> Run:
-        assignment = self.assignment
-
-        def new() -> Run:
-            trainable = self._trainable(self._config, seed, assignment.device)
-            return Run(trainable, assignment.run_id(seed), assignment.goal)
-
-        run, notes = resume(new, assignment.checkpoints(seed))
+        run, notes = resume(lambda: self._new(seed), self.assignment.checkpoints(seed))
         run.reopen()
         for note in notes:
             self._set_aside.append((run.run_id, note))
             log.warning("run %s: %s", run.run_id, note)
         return run
+
+    def _new(self, seed: int) -> Run:
+        assignment = self.assignment
+        trainable = self._trainable(self._config, seed, assignment.device)
+        return Run(trainable, assignment.run_id(seed), assignment.goal, self._team)
 
     def _fail(self, seed: int, error: Exception) -> None:
         progress = self._runs[seed].progress if seed in self._runs else Progress()
@@ -190,7 +198,7 @@ class Replication(ABC):
             "status": progress.status,
             "ended_by": progress.ended_by,
             "error": progress.error,
-            "attempt": self._writer.attempt,
+            "attempt": self._writers.attempt,
             "step": progress.step,
             "epoch": None if run is None else run.epoch,
             "tokens": progress.tokens,
@@ -201,6 +209,7 @@ class Replication(ABC):
             "diverged_step": progress.step if progress.status == "diverged" else None,
             "parameters": None if run is None else run.parameters,
             "replication": self.kind,
+            "workers": self._team.size,
             "threads": torch.get_num_threads(),
             "device": assignment.device,
             "host": platform.node(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rung.plan import PlannedConfiguration
+from rung.plan import Plan, PlannedConfiguration
 from rung.results.aggregation import Aggregation
 from rung.study import Study, worst_value
 from rung.training.assignment import Assignment, Goal, Target
@@ -26,7 +26,9 @@ def goal_of(study: Study) -> Goal:
     )
 
 
-def assignment_of(study: Study, configuration: PlannedConfiguration, launch: int | None = None) -> Assignment:
+def assignment_of(
+    study: Study, plan: Plan, configuration: PlannedConfiguration, launch: int | None = None
+) -> Assignment:
     """The runs of one configuration, as a training process takes them."""
     return Assignment(
         directory=str(study.directory.resolve()),  # Ray changes the working directory of its workers
@@ -41,6 +43,7 @@ def assignment_of(study: Study, configuration: PlannedConfiguration, launch: int
         checkpoint_seconds=study.checkpoints.seconds,
         keep_stopped=study.checkpoints.keep == "all",
         launch=launch,
+        rungs=tuple(plan.rungs),
     )
 
 

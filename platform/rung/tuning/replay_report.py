@@ -26,6 +26,7 @@ _STATE = ("step", "tokens", "value", "best", "best_step", "diverged_step")
 _PLACES = (
     "PYTHONPATH",
     "RUNG_STORAGE",
+    "RUNG_DATA",
     "RUNG_CODE",
     "SLURM_JOB_ID",
     "SLURM_JOB_NODELIST",

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from rung.errors import RungError
+from rung.settings import EvaluationConfig
 from rung.trainable import Trainable, find_trainable
 from rung.training.assignment import Goal
 from rung.training.loop import train
@@ -43,7 +44,7 @@ def train_again(record: RunRecord, show: Callable[[str], None] = lambda text: No
     """
     kept, run = _Kept(record, show), _run(record)
     try:
-        for level in _levels(record):
+        for level in _levels(record, run.config.evaluation):
             _advance(run, level, kept, packed=record.row["replication"] == "packed")
             if run.progress.ended_by in ("budget", "wall_clock") and run.progress.step < record.reached:
                 run.reopen()
@@ -55,11 +56,13 @@ def train_again(record: RunRecord, show: Callable[[str], None] = lambda text: No
     return kept.replayed
 
 
-def _levels(record: RunRecord) -> list[int]:
+def _levels(record: RunRecord, evaluation: EvaluationConfig) -> list[int]:
     """Where the run is taken one after another: to each report's step, so that it is evaluated there, and to its end.
     Where an error or a value that is not finite has ended it, the trouble lies in the step after. No run is taken to
     step 0: it stands there, and the way to any other begins with an evaluation."""
-    levels = {int(report["step"]) for report in record.reports}
+    metric = record.goal.metric
+    logged = {r["step"] for r in record.reports if evaluation.is_logged(r["step"]) and r[metric] is None}
+    levels = {int(report["step"]) for report in record.reports} - logged  # without evaluation: the loop gives them
     if record.row["status"] in ("failed", "diverged"):
         levels.add(record.reached + 1)
     elif record.row["status"] in ("completed", "stopped"):
@@ -121,11 +124,16 @@ class _Kept:
 
     def report(self, run: Run, report: Report) -> None:
         """Called after every evaluation."""
+        self.log(run, report)
+        if report.step <= self._record.reached:
+            self.replayed.states[report.step] = self._state(run)
+
+    def log(self, run: Run, report: Report) -> None:
+        """Called between evaluations."""
         if report.step <= self._record.reached:
             values = {name: report.finite(name) for name in report.metrics}
             metrics = {name: None if value is None else float(value) for name, value in values.items()}
             self.replayed.reports[report.step] = {"epoch": report.epoch, "tokens": report.tokens, **metrics}
-            self.replayed.states[report.step] = self._state(run)
         if time.monotonic() - self._shown_at >= SHOW_EVERY:
             self._shown_at = time.monotonic()
             self._show(f"step {report.step:,} of {self._record.reached:,}")

@@ -47,7 +47,7 @@ def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> Sear
         compared = [level for level in rule.levels_of(configuration.config_id) if level not in decided]
         levels = sorted({*compared, *milestones(plan, configuration), plan.rungs[-1]})
         task = TrialTask(
-            assignment=assignment_of(study, configuration, ledger.journal.launch),
+            assignment=assignment_of(study, plan, configuration, ledger.journal.launch),
             levels=tuple((level, plan.seeds_at(level)) for level in levels),
             aggregation=aggregation_of(study, configuration.config),
             threads=study.resources.cpus,
@@ -67,7 +67,7 @@ def confirmation_of(study: Study, plan: Plan, ledger: Ledger, chosen: Sequence[P
 
     def parameters(task: Task) -> dict[str, Any]:
         configuration = configurations[task.config_id]
-        assignment = assignment_of(study, configuration, ledger.journal.launch)
+        assignment = assignment_of(study, plan, configuration, ledger.journal.launch)
         whole = TrialTask(
             assignment=dataclasses.replace(assignment, phase="confirm", seeds=task.seeds),
             levels=tuple((level, len(task.seeds)) for level in (*milestones(plan, configuration), plan.rungs[-1])),

@@ -23,7 +23,7 @@ from rung.training import environment
 from rung.training.assignment import Assignment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Journal, Ledger
-from rung.tuning.study_directory import configuration_rows, write_study
+from rung.tuning.study_directory import check_data, configuration_rows, write_study
 from rung.tuning.tasks import search_task
 
 
@@ -51,6 +51,7 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         RungError: no such configuration; storage that cannot be written.
         Exception: whatever a run raises.
     """
+    check_data(plan)
     configuration, threads = choose(plan, wanted), study.resources.cpus
     directory = Path(f"{study.directory}{SOLO_SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
@@ -61,7 +62,7 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         write_study(directory, study, plan, text)
         configs = [configuration.config]
         launch = record_launch(directory, study_json(study, plan), study.trainable, threads, configs)
-        assignment = assignment_of(study, configuration, launch.number)
+        assignment = assignment_of(study, plan, configuration, launch.number)
         assignment = dataclasses.replace(assignment, directory=str(directory), checkpoint_seconds=None)
         journal = Journal(directory, study.study, launch.number)
         journal.add_configurations(configuration_rows(study, [configuration], launch.number))

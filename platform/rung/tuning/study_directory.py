@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.configuration import resolver_of
+from rung.errors import RungError
 from rung.extension import begun_study, extended
 from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import Launch, record_launch
@@ -80,6 +81,16 @@ class OpenedStudy:
             return [each.config_id for each in self.plan.configurations]
         rows = load(self.directory).configurations.order("plan_index").select("config_id").fetchall()
         return [config_id for (config_id,) in rows]
+
+
+def check_data(plan: Plan) -> None:
+    """Asks for what the runs need, before anything is started.
+
+    Raises:
+        RungError: something is not there; says what, and the command that makes it.
+    """
+    if plan.missing:
+        raise RungError("; ".join(plan.missing))
 
 
 def open_study(directory: Path, study: Study, plan: Plan, text: str) -> OpenedStudy:

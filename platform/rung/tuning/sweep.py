@@ -29,7 +29,7 @@ from rung.tuning.ledger import Ledger
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler, make_scheduler
-from rung.tuning.study_directory import OpenedStudy, best_of_search, open_study
+from rung.tuning.study_directory import OpenedStudy, best_of_search, check_data, open_study
 
 if TYPE_CHECKING:
     from rung.tuning.search import Search
@@ -80,6 +80,8 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         _check_reachable(address)
     else:
         _check_resources(study, {"CPU": float(os.cpu_count() or 1)})
+    if not directory.exists():  # a study that is complete can be looked at without its data
+        check_data(plan)
     with study_lock(directory):
         opened = open_study(directory, study, plan, text)
         for line in opened.notices:
@@ -154,6 +156,7 @@ class _Sweep:
 
     def _start_ray(self, stack: ExitStack) -> None:
         if not self._has_ray:
+            check_data(self.plan)
             stack.enter_context(_interruptible())
             stack.enter_context(_ray(self.study, self.opened.launch.variables, self._debug))
             self._has_ray = True

@@ -49,10 +49,9 @@ class TrialTask:
         data = json.loads(parameters["task"])
         goal = data["assignment"].pop("goal")
         target = goal.pop("target")
-        assignment = Assignment(
-            **{**data["assignment"], "seeds": tuple(data["assignment"]["seeds"])},
-            goal=Goal(**goal, target=Target(**target) if target else None),
-        )
+        fields: dict[str, Any] = data["assignment"]
+        fields |= {name: tuple(fields[name]) for name in ("seeds", "rungs")}
+        assignment = Assignment(**fields, goal=Goal(**goal, target=Target(**target) if target else None))
         levels = tuple((level, seeds) for level, seeds in data["levels"])
         return cls(assignment, levels, Aggregation(**data["aggregation"]), data["threads"], data["confidence"])
 
