@@ -262,6 +262,37 @@ def replay(
 
 
 @app.command()
+def sample(
+    run_id: Annotated[str, typer.Argument(help="The run's id, or its beginning.", metavar="RUN_ID")],
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What the model goes on from (repeatable); else a line's end.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Texts for each prompt.", min=1)] = 1,
+    tokens: Annotated[int, typer.Option("--tokens", help="Most new tokens.", min=1)] = 200,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the likeliest.", min=0.0)] = 0.8,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Only so many of the likeliest tokens.", min=1)] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", help="Only the likeliest of this probability.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.", min=0)] = 0,
+    study: Annotated[
+        str | None, typer.Option("--study", help="The study it belongs to; otherwise all are searched.")
+    ] = None,
+) -> None:
+    """Let the model of a recorded run write, from the checkpoint that was kept of it."""
+    from rung.trainable import Sampling
+    from rung.tuning.sample import sample
+
+    asked = [prompt for prompt in prompts or ["\n"] for _ in range(samples)]
+    if top_p is not None and not 0 < top_p <= 1:
+        raise RungError(f"--top-p is a probability above 0 and at most 1, got {top_p:g}")
+    whose, texts = sample(run_id, study, asked, Sampling(tokens, temperature, top_k, top_p, seed))
+    console = _console()
+    console.print(whose, highlight=False, style="dim")
+    for prompt, text in zip(asked, texts, strict=True):
+        console.rule(style="dim")
+        typer.echo(prompt.lstrip("\n") + text)
+
+
+@app.command()
 def schema(
     trainable: Annotated[str | None, typer.Argument(help="Complete base and space for this trainable.")] = None,
 ) -> None:

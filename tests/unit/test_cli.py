@@ -32,6 +32,10 @@ SURFACE = {
     "clean": {"STUDY...", "--keep", "--yes", "--help"},
     "train": {"STUDY.yaml", "--set", "--configuration", "--help"},
     "replay": {"RUN_ID", "--study", "--present", "--help"},
+    "sample": {
+        *("RUN_ID", "--prompt", "--samples", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--study"),
+        "--help",
+    },
     "schema": {"TRAINABLE", "--help"},
 }
 

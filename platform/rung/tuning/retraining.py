@@ -97,20 +97,29 @@ class _Rerun(Run):
         super().reopen()
 
 
-def _run(record: RunRecord) -> Run:
+def rerun(record: RunRecord, device: str) -> Run:
+    """A recorded run before its first step, on a device.
+
+    Raises:
+        RungError: its configuration is none of the trainable as it is here.
+    """
     row = record.row
-    device = str(row["device"] or "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RungError(f"{row['run_id']} was trained on {device}, and there is none here: other arithmetic")
     trainable = find_trainable(record.study["trainable"])
     try:
         config = trainable.Config.model_validate_json(record.config_json)
     except ValidationError as error:
         raise RungError(
             f"the trainable {record.study['trainable']} as it is now refuses the configuration {row['config_id']}; "
-            f"without --present the recorded code is run:\n{error}"
+            f"`rung replay` without --present runs the recorded code:\n{error}"
         ) from error
     return _Rerun(trainable(config, row["seed"], device), row["run_id"], record.goal, record.ends())
+
+
+def _run(record: RunRecord) -> Run:
+    device = str(record.row["device"] or "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RungError(f"{record.row['run_id']} was trained on {device}, and there is none here: other arithmetic")
+    return rerun(record, device)
 
 
 class _Kept:
