@@ -187,10 +187,9 @@ def test_a_run_that_was_kept_writes(written: Path) -> None:
     (best,) = [path for path in (written / "checkpoints").glob("*-s0") if path.is_dir()]
     whose, texts = sample(best.name, str(written), ["a", "b"], Sampling(tokens=2))
     assert whose == f"{best.name} at step 16, study writers"
-    response = (
-        load(written).query(f"SELECT response FROM generations WHERE run_id = '{best.name}' AND step = 16").fetchone()
-    )
-    assert texts == [f" {response[0]}" * 2] * 2
+    wrote = f"SELECT response FROM generations WHERE run_id = '{best.name}' AND step = 16"
+    ((response,),) = load(written).query(wrote).fetchall()
+    assert texts == [f" {response}" * 2] * 2
     others = load(written).query("SELECT run_id FROM runs WHERE status = 'stopped' ORDER BY run_id").fetchall()
     with pytest.raises(RungError, match=f"no checkpoint: kept are those of {best.name}"):
         sample(others[0][0], str(written), ["a"], Sampling())
