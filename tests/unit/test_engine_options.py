@@ -15,6 +15,8 @@ from torch import nn
 from rung.errors import RungError
 from rung.plan import make_plan
 from rung.results.query import load
+from rung.results.report import write_report
+from rung.results.written import newest_texts
 from rung.settings import OptimizerConfig, ScheduleConfig
 from rung.study import load_study, study_json
 from rung.trainable import Generation, Reference, Sampling
@@ -170,6 +172,18 @@ def test_texts_are_rows_at_rungs_and_at_the_end(written: Path) -> None:
     counts = load(written).query("SELECT step, count(*) FROM generations GROUP BY step ORDER BY step").fetchall()
     assert counts[0] == (8, 4)
     assert counts[-1][0] == 16
+
+
+def test_the_report_shows_what_the_best_have_written(written: Path) -> None:
+    study = load(written)
+    runs = newest_texts(study, study.summary())
+    assert [(run.seed, run.step) for run in runs] == [(0, 16), (0, 16)]
+    assert runs[0].label == study.summary()[0].label
+    (text,) = runs[0].texts
+    assert (text.prompt, text.gold, text.is_right) == ("bias?", "0.000", False)
+    page = write_report(study).read_text()
+    assert f"<b>bias?</b>{text.response}" in page
+    assert "Dashed level lines are theory: noise of the labels 0.01." in page
 
 
 def test_rows_without_evaluation_have_no_validation_loss(written: Path) -> None:

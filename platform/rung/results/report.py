@@ -80,6 +80,7 @@ def render(snapshot: Snapshot, figures: Sequence[InlineFigure], colours: Mapping
         configuration_table=tables.configuration_table(snapshot, colours),
         confirm_table=tables.confirm_table(snapshot, colours),
         cost_table=tables.cost_table(snapshot),
+        written=snapshot.written,
         savings=facts.savings(snapshot),
         troubles=facts.troubles(snapshot),
         launch_table=tables.launch_table(snapshot.launches),

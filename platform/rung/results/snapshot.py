@@ -11,6 +11,7 @@ from rung.results.confirmation import Confirmation, read_confirmation
 from rung.results.curves import RunCurves, load_curves, metric_names
 from rung.results.tables import ConfigurationSummary, GrokkingRow, grokking_table, summary
 from rung.results.views import dicts
+from rung.results.written import WrittenByRun, newest_texts
 
 if TYPE_CHECKING:
     from rung.results.query import StudyResults
@@ -49,6 +50,8 @@ class Snapshot:
     """Of phase search."""
     groups: Sequence[str]
     """Parts of the data with their own metrics (`order_2`), where there is more than one."""
+    written: Sequence[WrittenByRun]
+    """Texts of the best configurations, where models write."""
     launches: Sequence[Row]
     """provenance.json, oldest first."""
     study_file: str
@@ -89,6 +92,7 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
         grokking=grokking_table(results),
         curves=[run for run in curves if run.config_id in known],
         groups=groups,
+        written=newest_texts(results, search),
         launches=_launches(results.directory / "provenance.json"),
         study_file=_text(results.directory / "study.yaml"),
     )

@@ -1,0 +1,68 @@
+"""What models wrote, for the report: the newest texts of the best configurations (table `generations`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rung.results.tables import ConfigurationSummary
+from rung.results.views import dicts
+
+if TYPE_CHECKING:
+    from rung.results.query import StudyResults
+
+MOST_RUNS, MOST_TEXTS, MOST_LETTERS = 3, 6, 600
+"""Configurations, one run of each; texts of a run; letters of a text. The rest is in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenText:
+    """One text, cut where it is long."""
+
+    prompt: str
+    response: str
+    gold: str | None
+    is_right: bool | None
+    """None where there is nothing to be right about."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenByRun:
+    """Some texts that a run's model wrote at the last step at which it was asked."""
+
+    label: str
+    seed: int
+    step: int
+    texts: Sequence[WrittenText]
+
+
+def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary]) -> list[WrittenByRun]:
+    """Of the best configurations that wrote anything, best first; of each the run with the lowest seed."""
+    rows = dicts(
+        results.query(
+            "SELECT config_id, seed, step, prompt, response, gold, reward FROM generations WHERE phase = 'search' "
+            "QUALIFY dense_rank() OVER (PARTITION BY config_id ORDER BY seed, step DESC) = 1 "
+            f'AND "index" < {MOST_TEXTS} ORDER BY config_id, "index"'
+        )
+    )
+    by_configuration: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_configuration.setdefault(row["config_id"], []).append(row)
+    chosen = [entry for entry in ranking if entry.config_id in by_configuration][:MOST_RUNS]
+    return [_written(entry.label, by_configuration[entry.config_id]) for entry in chosen]
+
+
+def _written(label: str, rows: Sequence[dict[str, Any]]) -> WrittenByRun:
+    texts = [
+        WrittenText(
+            _cut(row["prompt"]),
+            _cut(row["response"]),
+            row["gold"],
+            None if row["gold"] is None or row["reward"] is None else row["reward"] > 0,
+        )
+        for row in rows
+    ]
+    return WrittenByRun(label or "base", rows[0]["seed"], rows[0]["step"], texts)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} …"
