@@ -13,6 +13,7 @@ place, which costs time but no number, because training is deterministic.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import zlib
@@ -216,8 +217,8 @@ def _unflatten(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Te
 def _unused(path: Path) -> Path:
     # A second checkpoint of the same step (a rung reached just after a timed one, or after a kill) gets a name of
     # its own, which sorts after the first: the first stays in force until the second is complete.
-    names = [path, *(path.with_suffix(f".{number:03d}") for number in range(1, 1000))]
-    return next(name for name in names if not name.exists())
+    others = (path.with_suffix(f".{number:03d}") for number in range(1, 1000))
+    return next(name for name in itertools.chain([path], others) if not name.exists())
 
 
 def _candidates(directory: Path) -> list[Path]:
