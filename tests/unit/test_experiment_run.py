@@ -1,0 +1,314 @@
+"""Experiments through the engine: exact steps, checkpoints, refusals, kills, and going on from another experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rung.errors import RungError, StorageError
+from rung.training.assignment import Goal
+from rung.training.checkpoints import save_model
+from rung.training.run import Run
+from tests.stories import VOCABULARY, few_stories
+from trainables.tinystories import check_setup, experiment_recorder
+from trainables.tinystories.experiment_config import ExperimentConfig
+from trainables.tinystories.experiment_directory import load_experiment
+from trainables.tinystories.experiment_logger import ExperimentLogger
+from trainables.tinystories.experiment_run import run_experiment
+from trainables.tinystories.experiment_trainable import build_trainable
+from trainables.tinystories.metrics_file import read_rows
+from trainables.tinystories.run_experiment import main
+from trainables.tinystories.sample_experiment import load_model
+from trainables.tinystories.sample_experiment import main as sample
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL: dict[str, Any] = {
+    "vocab_size": 16,
+    "context_length": 8,
+    "d_model": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "d_ff": 32,
+    "batch_size": 4,
+    "max_iterations": 23,
+    "learning_rate": 1e-2,
+    "min_learning_rate": 1e-3,
+    "warmup_iters": 3,
+    "log_interval": 2,
+    "eval_interval": 5,
+    "checkpoint_interval": 10,
+    "overrides": {"evaluation_tokens": 64},
+}
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here; one test draws."""
+    if request.node.name != "test_an_experiment_leaves_its_files_and_takes_exactly_its_steps":
+        monkeypatch.setattr(ExperimentLogger, "plot", lambda self, status: [])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, str]:
+    """Token files in both formats."""
+    tokens = np.arange(2000, dtype=np.uint16) ** 2 % 13
+    np.save(tmp_path / "train.npy", tokens[:1800])
+    tokens[1800:].tofile(tmp_path / "validation.bin")
+    return {"train_data_path": str(tmp_path / "train.npy"), "val_data_path": str(tmp_path / "validation.bin")}
+
+
+def experiment(data: dict[str, str], **changes: Any) -> ExperimentConfig:
+    return ExperimentConfig(**{**SMALL, **data, **changes})
+
+
+def numbers(directory: Path) -> list[tuple[Any, ...]]:
+    """The rows without what depends on the clock."""
+    rows = read_rows(directory / "metrics.csv")
+    return [(row.step, row.train_loss, row.val_loss, row.val_perplexity, row.learning_rate) for row in rows]
+
+
+def checkpoints(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+def same_weights(one: Path, other: Path, name: str) -> bool:
+    first, second = load_file(one / "checkpoints" / name), load_file(other / "checkpoints" / name)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_an_experiment_leaves_its_files_and_takes_exactly_its_steps(data: dict[str, str], tmp_path: Path) -> None:
+    directory = run_experiment("first", experiment(data), tmp_path / "first")
+    assert (directory / "loss_curves.png").read_bytes()[:4] == (directory / "lr_schedule.png").read_bytes()[:4]
+    rows = read_rows(directory / "metrics.csv")
+    assert [row.step for row in rows] == [0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18, 20, 22, 23]
+    assert [row.step for row in rows if row.val_loss is not None] == [0, 5, 10, 15, 20, 23]
+    assert [row.step for row in rows if row.train_loss is None] == [0]  # every other row has the loss of its batch
+    assert rows[-1].learning_rate == pytest.approx(1e-3)
+    assert all(row.tokens_per_sec is not None for row in rows[1:])
+    kept = ["best.json", "best.safetensors", "final.safetensors"]
+    assert checkpoints(directory) == [*kept, "step-0000000010", "step-0000000020", "step-0000000023"]
+    found = load_experiment(directory)
+    assert (found.status, found.statistics["total_steps"]) == ("completed", 23)
+    assert found.summary["parameters"]["total"] == sum(
+        tensor.numel() for tensor in load_file(directory / "checkpoints" / "final.safetensors").values()
+    )
+    best = json.loads((directory / "checkpoints" / "best.json").read_text())
+    assert best == {
+        "step": found.statistics["val_loss"]["best_step"],
+        "val_loss": found.statistics["val_loss"]["best"],
+    }
+    launch = json.loads((directory / "provenance.json").read_text())["launches"][0]
+    assert launch["configuration"]["context"] == 8
+    assert [len(file["sha256"]) for file in launch["data"]] == [64, 64]
+
+
+def test_a_finished_experiment_keeps_its_name(data: dict[str, str], tmp_path: Path) -> None:
+    directory = run_experiment("first", experiment(data), tmp_path / "first")
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    with pytest.raises(RungError, match=r"holds this experiment already, completed at step 23: choose another name"):
+        run_experiment("first", experiment(data), directory)
+    with pytest.raises(RungError, match=r"another experiment \(max_iterations 23 -> 46\)"):
+        run_experiment("first", experiment(data, max_iterations=46), directory)
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_command_after_a_kill_goes_on_to_the_same_numbers(data: dict[str, str], tmp_path: Path) -> None:
+    config = experiment(data, max_iterations=40, d_model=64, batch_size=64)
+    config.to_json(tmp_path / "experiment.json")
+    arguments = ["--name", "killed", "--config", "experiment.json", "--description", "to be killed"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainables.tinystories.run_experiment", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+    )
+    checkpoint = tmp_path / "runs" / "killed" / "checkpoints" / "step-0000000010" / "complete.json"
+    end = time.monotonic() + 60
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    killed = tmp_path / "runs" / "killed"
+    assert 8 <= read_rows(killed / "metrics.csv")[-1].step < 40
+    with (killed / "metrics.csv").open("a") as file:
+        file.write("41,3.0,0.")
+    run_experiment("killed", config, killed)
+    straight = run_experiment("straight", config, tmp_path / "straight")
+    assert numbers(killed) == numbers(straight)
+    assert same_weights(killed, straight, "best.safetensors")
+    assert same_weights(killed, straight, "final.safetensors")
+    times = [row.wallclock_time for row in read_rows(killed / "metrics.csv")]
+    assert times == sorted(times)
+    assert len(json.loads((killed / "provenance.json").read_text())["launches"]) == 2
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("step", [5, 22])
+def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
+    step: int, data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment_recorder, "CHECKPOINT_SECONDS", 0.0)
+    straight = run_experiment("straight", experiment(data), tmp_path / "straight")
+
+    def die(self: Any, run: Run) -> None:
+        take(self, run)
+        if run.progress.step == step:
+            raise Killed
+
+    take = experiment_recorder.ExperimentRecorder.after_step
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment_recorder.ExperimentRecorder, "after_step", die)
+        with pytest.raises(Killed):
+            run_experiment("killed", experiment(data), tmp_path / "killed")
+    assert f"step-{step:010d}" in checkpoints(tmp_path / "killed")
+    killed = run_experiment("killed", experiment(data), tmp_path / "killed")
+    assert numbers(killed) == numbers(straight)
+    assert checkpoints(killed) == checkpoints(straight)
+
+
+def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], tmp_path: Path) -> None:
+    first = run_experiment("first", experiment(data), tmp_path / "first")
+    longer = experiment(data, max_iterations=30)
+    second = run_experiment("second", longer, tmp_path / "second", first)
+    third = run_experiment("third", longer, tmp_path / "third", first / "checkpoints" / "step-0000000010")
+    assert numbers(second)[:15] == numbers(first)
+    assert numbers(third)[:6] == numbers(first)[:6]  # the evaluation of step 10 came after the checkpoint
+    assert load_experiment(second).statistics["total_steps"] == 30
+    times = [row.wallclock_time for row in read_rows(second / "metrics.csv")]
+    assert times == sorted(times)
+    shutil.rmtree(second / "checkpoints")  # as if it had been killed before its first one
+    (second / "summary.json").unlink()
+    run_experiment("second", longer, second, first)
+    assert [row[0] for row in numbers(second)] == sorted({row[0] for row in numbers(second)})
+    assert "best.safetensors" in checkpoints(third)
+    with pytest.raises(RungError, match=r"stands at step 23 \(completed\): there is nothing left"):
+        run_experiment("fourth", experiment(data), tmp_path / "fourth", first)
+    with pytest.raises(StorageError, match="there is no checkpoint in"):
+        run_experiment("fifth", longer, tmp_path / "fifth", tmp_path)
+    with pytest.raises(StorageError, match="belongs to another model"):
+        run_experiment("sixth", experiment(data, d_model=32), tmp_path / "sixth", first)
+
+
+def test_a_divergence_is_a_result(data: dict[str, str], tmp_path: Path) -> None:
+    wild = {"learning_rate": 1e30, "grad_clip": None, "overrides": {**SMALL["overrides"], "optimizer.kind": "sgd"}}
+    directory = run_experiment("wild", experiment(data, **wild), tmp_path / "wild")
+    found = load_experiment(directory)
+    assert found.status == "diverged"
+    assert found.statistics["total_steps"] < 23
+    with pytest.raises(RungError, match="holds this experiment already, diverged at step"):
+        run_experiment("wild", experiment(data, **wild), directory)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_models_weights_fit_an_uncompiled_one(data: dict[str, str], tmp_path: Path) -> None:
+    config = experiment(data, overrides={**SMALL["overrides"], "compile": True})
+    run = Run(build_trainable(config, "cpu"), "compiled", Goal("steps", 1, "validation/loss", "min"))
+    assert run.training_model is not run.model  # it would be compiled at its first call
+    (tmp_path / "checkpoints").mkdir()
+    save_model(run, tmp_path / "checkpoints" / "best.safetensors")
+    experiment(data).to_json(tmp_path / "config.json")
+    _, model = load_model(tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), run.model.parameters(), strict=True))
+
+
+# Data.
+
+
+def test_a_prepared_folder_gives_the_numbers_of_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = few_stories(tmp_path / "data")
+    monkeypatch.setenv("RUNG_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    small = {**SMALL, "vocab_size": VOCABULARY, "max_iterations": 6}
+    files = {
+        f"{key}_data_path": f"data/few-stories/{name}-00000.bin"
+        for key, name in (("train", "train"), ("val", "validation"))
+    }
+    from_files = run_experiment("files", ExperimentConfig(**small, **files), tmp_path / "files")
+    by_name = ExperimentConfig(**small, train_data_path="few-stories")  # below the data folder
+    from_folder = run_experiment("folder", by_name, tmp_path / "runs" / "folder")
+    assert numbers(from_files) == numbers(from_folder)
+    assert sample(["folder", "--prompt", "Once", "--prompt", "The", "--tokens", "5", "--temperature", "0"]) == 0
+    texts = capsys.readouterr().out.split("\n\n")
+    assert texts[0].startswith("Once")
+    assert texts[1].startswith("The")
+    with pytest.raises(RungError, match="token files without a tokenizer"):
+        sample([str(from_files)])
+    with pytest.raises(RungError, match=r"has a vocabulary of 300, and vocab_size is 16"):
+        build_trainable(ExperimentConfig(**{**SMALL, "train_data_path": str(folder.path)}), "cpu")
+
+
+def test_data_that_does_not_fit_is_named(data: dict[str, str], tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.full(99, 16, np.uint16))
+    np.save(tmp_path / "float.npy", np.zeros(99))
+    np.save(tmp_path / "short.npy", np.zeros(8, np.uint16))
+    (tmp_path / "text.txt").write_text("no tokens")
+    for name, message in {
+        "large.npy": "holds the token 16, and vocab_size is 16",
+        "float.npy": "holds float64 of shape",
+        "short.npy": "holds 8 tokens, fewer than one window of 9",
+        "text.txt": "must end in .npy or .bin",
+        "none.npy": "does not exist: name a file of token ids",
+    }.items():
+        with pytest.raises(RungError, match=f"train_data_path: .*{message}"):
+            build_trainable(experiment({**data, "train_data_path": str(tmp_path / name)}), "cpu")
+    with pytest.raises(RungError, match="train_data_path is empty"):
+        build_trainable(experiment({}), "cpu")
+    with pytest.raises(RungError, match="val_data_path is empty"):
+        build_trainable(experiment({**data, "val_data_path": ""}), "cpu")
+
+
+# Commands.
+
+
+def test_the_command_reads_the_file_and_says_how_it_goes(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment(data).to_json(tmp_path / "experiment.json")
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", "rung.experiments"):
+        assert (
+            main(["--name", "mine", "--config", "experiment.json", "--output-dir", "custom", "--description", "why"])
+            == 0
+        )
+    config = json.loads((tmp_path / "custom" / "config.json").read_text())
+    assert (config["experiment_name"], config["description"]) == ("mine", "why")
+    assert len(config["experiment_id"]) == 8
+    assert "mine: why" in caplog.messages[0]
+    assert "token_embedding 256" in caplog.messages[1]
+
+
+def test_the_setup_check_says_what_to_do(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "999")
+    monkeypatch.setenv("RUNG_DATA", str(tmp_path / "data"))
+    assert check_setup.main([]) == 1
+    said = capsys.readouterr().out
+    assert "no  data" in said
+    assert "python -m trainables.tinystories.prepare --help" in said
+    assert "hm  threads    OMP_NUM_THREADS=999" in said
+    assert "ok  python" in said
+    experiment(data).to_json(tmp_path / "experiment.json")
+    assert check_setup.main(["--config", "experiment.json"]) == 0
+    assert "736 training tokens" in capsys.readouterr().out
+    few_stories(tmp_path / "data")
+    assert check_setup.main([]) == 0
+    assert "vocabulary 300, train" in capsys.readouterr().out

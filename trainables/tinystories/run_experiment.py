@@ -1,0 +1,74 @@
+"""Trains one experiment and keeps its files; the same command goes on after an interruption.
+
+    python -m trainables.tinystories.run_experiment --name baseline \
+        --config trainables/tinystories/configs/tinystories_17m_handout.json --description "the handout's model"
+
+Files lie in runs/<name>/ (see `experiment_directory`), or in --output-dir. Sweeps, several seeds and early stopping are
+what `rung run` is for; `python -m trainables.tinystories.export` gives its runs the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rung.errors import RungError
+from trainables.tinystories.command_line import guarded, runs_directory
+from trainables.tinystories.experiment_config import ExperimentConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status. Raises RungError for what a user can mend."""
+    chosen = _parser().parse_args(arguments)
+    changes = {"description": chosen.description} if chosen.description is not None else {}
+    config = ExperimentConfig.from_json(chosen.config, **changes, experiment_name=chosen.name)
+    directory = chosen.output_dir or runs_directory() / chosen.name
+    _set_threads()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    from trainables.tinystories.experiment_run import run_experiment
+
+    try:
+        run_experiment(chosen.name, config, directory, chosen.resume_from)
+    except KeyboardInterrupt:
+        command = shlex.join(["python", "-m", "trainables.tinystories.run_experiment", *(arguments or sys.argv[1:])])
+        print(f"\ninterrupted; what was logged is in {directory}\ngo on with: {command}")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainables.tinystories.run_experiment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--name", required=True, help="its name, and that of its folder")
+    parser.add_argument("--config", required=True, type=Path, help="its settings, a JSON file")
+    parser.add_argument("--output-dir", type=Path, help="its folder; otherwise runs/<name>")
+    parser.add_argument("--description", help="what is being tested, for the experiment log")
+    parser.add_argument(
+        "--resume-from",
+        type=Path,
+        help="a checkpoint, or an experiment's folder, from which an experiment begins that has no checkpoint yet",
+    )
+    return parser
+
+
+def _set_threads() -> None:
+    """One thread unless OMP_NUM_THREADS says otherwise, as in a sweep: fast beside others, and the same numbers
+    everywhere. Must come before torch is imported."""
+    from rung.training.environment import apply, process_environment
+
+    text = os.environ.get("OMP_NUM_THREADS") or "1"
+    if not text.isdigit() or text == "0":
+        raise RungError(f"OMP_NUM_THREADS must be a number of threads, got {text!r}")
+    apply(process_environment(int(text)), int(text))
+
+
+if __name__ == "__main__":
+    guarded(main)
