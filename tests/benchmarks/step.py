@@ -128,9 +128,9 @@ def _work(name: str, values: Mapping[str, str]) -> None:
         step()
     for line in sys.stdin:
         if line.strip() == "count":
-            print(_gflop(step), flush=True)
+            print(gflop(step), flush=True)
         elif line.strip() == "peak":
-            print(_peak(torch.bfloat16 if "bf16" in name else torch.float32), flush=True)
+            print(peak(torch.bfloat16 if "bf16" in name else torch.float32), flush=True)
         else:
             begin = clock()
             for _ in range(int(line)):
@@ -138,7 +138,7 @@ def _work(name: str, values: Mapping[str, str]) -> None:
             print((clock() - begin) / int(line), flush=True)
 
 
-def _gflop(step: Callable[[], object]) -> float:
+def gflop(step: Callable[[], object]) -> float:
     """Floating-point operations of the matrix products in one step, as they are executed."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -151,7 +151,7 @@ def _gflop(step: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def _peak(dtype: Any) -> float:
+def peak(dtype: Any) -> float:
     """The best of ten products of 2048 x 2048 matrices, GFLOP/s of the processor's time."""
     import torch
 

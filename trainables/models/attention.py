@@ -15,8 +15,15 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 
-def attend(q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor) -> torch.Tensor:
-    """The values mixed by causal attention, (B, H, Q, E); the queries belong to the last Q of the K positions."""
+def attend(
+    q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor, mask_B1QK: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The values mixed by causal attention, (B, H, Q, E); the queries belong to the last Q of the K positions.
+
+    A `mask` (bool, which keys a query may look at) takes the place of the causal one; torch.func cannot transform that.
+    """
+    if mask_B1QK is not None:
+        return _attend(q_BHQE, k_BHKE, v_BHKE, mask_B1QK)
     if torch._C._are_functorch_transforms_active():  # what torch's own Function.apply asks
         # Under autocast, projections that are mapped come in different types.
         kind = torch.promote_types(q_BHQE.dtype, k_BHKE.dtype)
@@ -35,15 +42,34 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> torch.Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def _attend(q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor) -> torch.Tensor:
+def padding_mask(padding_B: torch.Tensor, queries: int, keys: int) -> torch.Tensor:
+    """(B, 1, queries, keys) bool: the causal mask of the last `queries` positions without each row's first padding_B.
+
+    A padding position looks at itself, since a softmax over nothing would be NaN.
+    """
+    every_K = torch.arange(keys, device=padding_B.device)
+    query_Q1 = every_K[keys - queries :, None]
+    is_seen = (every_K >= padding_B[:, None, None, None]) & (every_K <= query_Q1)
+    return is_seen | (every_K == query_Q1)
+
+
+def attention_precision(x: torch.Tensor) -> torch.Tensor:
+    """What is attended to, in the type it is computed in: on a CPU at least fp32, as bf16 is several times slower."""
+    return x.float() if x.device.type == "cpu" and x.dtype.itemsize < 4 else x
+
+
+def _attend(
+    q_BHQE: torch.Tensor, k_BHKE: torch.Tensor, v_BHKE: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
     if q_BHQE.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         # The CPU's kernel is several times slower in bf16 than in fp32.
         with torch.autocast("cpu", enabled=False):
-            return _attend(q_BHQE.float(), k_BHKE.float(), v_BHKE.float())
+            return _attend(q_BHQE.float(), k_BHKE.float(), v_BHKE.float(), mask)
     queries, keys = q_BHQE.shape[2], k_BHKE.shape[2]
-    if queries == keys:
+    if mask is None and queries == keys:
         return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, is_causal=True)
-    mask = causal_mask(queries, keys, q_BHQE.device)
+    if mask is None and queries > 1:
+        mask = causal_mask(queries, keys, q_BHQE.device)
     return F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=mask)
 
 

@@ -1,9 +1,11 @@
-"""A small post-norm GPT: each block is x = LN(x + attention(x)); x = LN(x + dropout(MLP(x))), with no final norm.
+"""A small post-norm GPT for modular arithmetic: each block is x = LN(x + attention(x)); x = LN(x + dropout(MLP(x))),
+with no final norm.
 
-Token embedding plus fixed sinusoidal positions without scaling, attention projections with bias, an MLP of 4
-x width with exact GELU and no bias, dropout after the MLP only. `forward` computes what a loss on the last
-positions needs and no more; `inspect` shows hidden states and attention weights. `fused = False` keeps to
-operations that torch.func can transform. Leaves out generation and a key-value cache.
+The blocks are the decoder's (`blocks.py`). Here is what short items and many like rows are worth: only the positions
+that a loss reads, beginnings computed once, look-ups instead of products, a kernel for few keys; and `inspect`, which
+shows hidden states and attention weights. Token embedding plus fixed sinusoidal positions without scaling, attention
+projections with bias, an MLP of 4 x width with exact GELU and no bias, dropout after the MLP only. `fused = False`
+keeps to operations that torch.func can transform. Leaves out generation and a key-value cache: see `decoder.py`.
 
 Shape suffixes: B rows, S positions, Q positions from `start` on, D width, H heads, E = D / H, P distinct
 beginnings, L their length, V vocabulary.
@@ -21,7 +23,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables.models.attention import attend, causal_mask, split_heads
-from trainables.models.layers import Dropout, Prefix, embedding, linear, sinusoidal_positions
+from trainables.models.blocks import Block, Projections
+from trainables.models.decoder_config import DecoderConfig
+from trainables.models.initialisation import Uniform
+from trainables.models.layers import Prefix, embedding, sinusoidal_positions
 from trainables.models.short_attention import ShortAttention, is_short
 
 Projection = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -46,15 +51,8 @@ class _Past(NamedTuple):
     index_B: torch.Tensor
 
 
-class Attention(nn.Module):
-    """Causal multi-head self-attention, softmax(Q K^T / sqrt(E)) V, with one fused projection to Q, K and V."""
-
-    def __init__(self, width: int, heads: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.heads = heads
-        # Q, K and V have the same fan-in, so one draw for the stacked matrix is a draw for each of the three.
-        self.qkv = linear(width, 3 * width, bias=True, generator=generator)
-        self.output = linear(width, width, bias=True, generator=generator)
+class Attention(Projections):
+    """Causal multi-head self-attention, softmax(Q K^T / sqrt(E)) V, whose projections can be had apart."""
 
     def project(self, x_BSD: torch.Tensor, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (B, Q, D) of the positions from `start` on; keys and values (B, S, 2 D) of all."""
@@ -94,25 +92,6 @@ class Attention(nn.Module):
         return scores_BHSS.masked_fill(~mask, -math.inf).softmax(dim=-1)
 
 
-class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream and normalised after the sum (post-norm)."""
-
-    def __init__(self, width: int, heads: int, dropout: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads, generator)
-        self.attention_norm = nn.LayerNorm(width, device=generator.device)
-        self.expand = linear(width, 4 * width, bias=False, generator=generator)
-        self.contract = linear(4 * width, width, bias=False, generator=generator)
-        self.dropout = Dropout(dropout, generator)
-        self.mlp_norm = nn.LayerNorm(width, device=generator.device)
-
-    def forward(self, x_BQD: torch.Tensor, attended_BQD: torch.Tensor) -> torch.Tensor:
-        """The block's output (B, Q, D), from its input and the output of its attention at the same positions."""
-        x_BQD = self.attention_norm(x_BQD + attended_BQD)
-        mlp_BQD = self.contract(F.gelu(self.expand(x_BQD)))
-        return self.mlp_norm(x_BQD + self.dropout(mlp_BQD))
-
-
 class GPT(nn.Module):
     """The model.
 
@@ -144,14 +123,15 @@ class GPT(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        config = DecoderConfig(layers=layers, width=width, heads=heads, norm="post", bias=True, dropout=dropout)
+        draw = Uniform(generator)
         self.fused = True
         self.embedding = embedding(vocabulary, width, padding=padding, generator=generator)
         positions = sinusoidal_positions(length, width, generator.device)
         self.register_buffer("positions_SD", positions, persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout, generator) for _ in range(layers))
-        self.classifier = linear(width, vocabulary, bias=classifier_bias, generator=generator)
+        blocks = (Block(config, Attention(config, draw), draw, mlp_bias=False) for _ in range(layers))
+        self.blocks = nn.ModuleList(blocks)
+        self.classifier = draw.linear(width, vocabulary, bias=classifier_bias)
         if tie_embeddings:
             self.classifier.weight = self.embedding.weight
 
