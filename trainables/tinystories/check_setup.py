@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rung.errors import RungError
-from trainables.language.tokens import TokenFolder, data_root
+from trainables.language.tokens import MANIFEST, TokenFolder, data_root
 from trainables.tinystories.command_line import guarded, runs_directory
 from trainables.tinystories.experiment_config import ExperimentConfig
 
@@ -132,15 +132,13 @@ def writing() -> Iterator[Finding]:
 def data() -> list[Finding]:
     """The prepared folders of tokens."""
     root = data_root()
-    folders = sorted(root.iterdir()) if root.is_dir() else []
     found = []
-    for path in folders:
-        if path.is_dir():
-            try:
-                found.append(_folder(TokenFolder.open(path)))
-            except RungError as error:
-                found.append(Finding("data", str(error), "prepare it again: python -m trainables.tinystories.prepare"))
-    if not found:
+    for manifest in sorted(root.glob(f"*/{MANIFEST}")):  # other folders hold downloads, or data of another family
+        try:
+            found.append(_folder(TokenFolder.open(manifest.parent)))
+        except RungError as error:
+            found.append(Finding("data", str(error), "prepare it again: python -m trainables.tinystories.prepare"))
+    if all(each.advice for each in found):
         advice = "make some: python -m trainables.tinystories.prepare --help"
         found.append(Finding("data", f"none in {root.resolve()}", advice, blocks=True))
     return found

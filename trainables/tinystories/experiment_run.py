@@ -118,6 +118,8 @@ def _train(logger: ExperimentLogger, trainable: ExperimentTrainable, resume_from
     logger.info(f"step {run.progress.step:,} of {config.max_iterations:,}; files in {logger.output_dir}")
     recorder = ExperimentRecorder(logger, run)
     train(run, config.max_iterations, recorder)
+    if run.progress.status == "diverged":
+        logger.tracker.facts["diverged_step"] = run.progress.step
     recorder.finish(run)
     logger.finalize(run.progress.status)
 
@@ -170,9 +172,19 @@ def _take_over(run: Run, logger: ExperimentLogger, source: _Source) -> None:
             f"{source.checkpoint} stands at step {run.progress.step:,} ({run.progress.status}): there is nothing left "
             f"to train up to max_iterations {logger.tracker.config.max_iterations:,}"
         )
+    _keep_constants(run)
     _take_rows(run, logger, source)
     _take_best(run, logger, source)
     logger.info(f"goes on from {source.checkpoint}")
+
+
+def _keep_constants(run: Run) -> None:
+    """Gives the optimizer the constants of this experiment again; with its state came those of the other one."""
+    from rung.training.optimizers import build_optimizer
+
+    own = build_optimizer(run.config.optimizer, run.model).param_groups
+    for group, constants in zip(run.optimizer.param_groups, own, strict=True):
+        group.update({name: value for name, value in constants.items() if name != "params"})
 
 
 def _take_rows(run: Run, logger: ExperimentLogger, source: _Source) -> None:

@@ -91,7 +91,7 @@ def _bases(described: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
 def result(experiment: Experiment) -> str:
     """The result of an experiment in one line."""
     found = experiment.statistics
-    parts = [f"{experiment.status} at step {found['total_steps']:,}"]
+    parts = [f"{experiment.status} at step {experiment.summary.get('diverged_step', found['total_steps']):,}"]
     if experiment.status == "running":
         whole = experiment.config.get("max_iterations")
         parts = [f"unfinished, step {found['total_steps']:,}" + (f" of {whole:,}" if whole else "")]

@@ -104,6 +104,8 @@ def _export(described: Row, configuration: Row, run: Row, rows: Sequence[MetricR
         "parameters": {"total": run["parameters"]},
         "device": run["device"],
     }
+    if run["diverged_step"] is not None:
+        facts["diverged_step"] = run["diverged_step"]
     write_json(directory / SUMMARY, summarised(run["run_id"], config, rows, run["status"], **facts))
     name = f"{configuration['label'] or described['study']}, seed {run['seed']}"
     line = Line(name, rows, run["status"] == "diverged")

@@ -40,7 +40,7 @@ def read_notes(path: Path) -> dict[str, str]:
     notes: dict[str, str] = {}
     for begin, end in zip(marks[::2], [*marks[1::2], None], strict=False):
         name = begin[2]
-        if begin[1] or end is None or not end[1] or end[2] != name or name in notes:
+        if begin[1] or end is None or not end[1] or end[2] != name or _text(name) in notes:
             line = text.count("\n", 0, begin.start()) + 1
             raise RungError(
                 f"{path}:{line}: {begin[0].strip()} is not followed by its own `<!-- end of notes: {name} -->`, or is "

@@ -1,0 +1,152 @@
+"""Counts words and encodes text in several processes; what comes out does not depend on how many.
+
+Most words of a text have been met before. So a word is looked up, and `tokenizers` is asked once for each new one:
+several times as fast as encoding whole documents (docs/tinystories.md). Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rung.errors import RungError
+from trainables.language.bpe import END_OF_TEXT, BytePairCodec
+from trainables.language.documents import Chunk, documents_of
+from trainables.language.tokens import TOKEN_TYPE
+from trainables.language.words import count_words, words_of
+
+ResultT = TypeVar("ResultT")
+
+MOST_WORDS = 500_000
+"""Words that a process remembers, about 100 MB, before it begins anew."""
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """The token ids of a chunk, ends of documents included, and what they stand for."""
+
+    tokens: NDArray[np.uint16]
+    text_bytes: int
+    documents: int
+
+
+class FastEncoder:
+    """Encodes documents just as the tokenizer does, but faster.
+
+    Args:
+        codec: a byte-level BPE that `train_tokenizer` made.
+    """
+
+    def __init__(self, codec: BytePairCodec) -> None:
+        self._codec = codec
+        self._words = _Words(codec)
+
+    def encode(self, document: str) -> bytes:
+        """The token ids as little-endian uint16."""
+        if END_OF_TEXT in document:  # which is one token, whatever its words are
+            return _as_bytes(self._codec.encode(document))
+        if len(self._words) > MOST_WORDS:
+            self._words.clear()
+        return b"".join(map(self._words.__getitem__, words_of(document)))
+
+    def encode_chunk(self, chunk: Chunk) -> EncodedChunk:
+        """All documents of a chunk, the end token behind each that was ended."""
+        documents = documents_of(chunk)
+        end = _as_bytes([self._codec.end or 0])
+        pieces = [self.encode(text) for text in documents.texts]
+        tokens = b"".join(chain.from_iterable((piece, end) for piece in pieces[: documents.ended]))
+        tokens += b"".join(pieces[documents.ended :])
+        return EncodedChunk(
+            tokens=np.frombuffer(tokens, dtype=TOKEN_TYPE),
+            text_bytes=sum(len(text.encode()) for text in documents.texts),
+            documents=sum(1 for index, text in enumerate(documents.texts) if index < documents.ended or text.strip()),
+        )
+
+
+class Workers:
+    """Processes that count words and encode; a context manager that ends them.
+
+    Args:
+        processes: how many; 1: this one, and no other is started.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        # Forked children of a process with threads, which tokenizers has, may hang.
+        self._pool = None if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
+
+    def count(self, chunks: Iterable[Chunk]) -> Iterator[Counter[str]]:
+        """The words of each chunk, in order; chunks are read by the processes."""
+        return self._in_order(_count, chunks)
+
+    def encode(self, tokenizer: Path, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
+        """The token ids of each chunk, in order, by the tokenizer of a file that stays as it is."""
+        return self._in_order(partial(_encode, tokenizer), chunks)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _in_order(self, function: Callable[[Chunk], ResultT], chunks: Iterable[Chunk]) -> Iterator[ResultT]:
+        """Only a few results are held at a time."""
+        if self._pool is None:
+            yield from map(function, chunks)
+            return
+        pending: deque[Future[ResultT]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(self._pool.submit(function, chunk))
+                if len(pending) > 2 * self._processes:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise RungError(
+                "a process that reads the text was killed, as happens where memory runs out: try fewer --processes"
+            ) from error
+
+
+class _Words(dict[str, bytes]):
+    """Words and their token ids; those of a new one are asked of the tokenizer."""
+
+    def __init__(self, codec: BytePairCodec) -> None:
+        super().__init__()
+        self._codec = codec
+
+    def __missing__(self, word: str) -> bytes:
+        self[word] = _as_bytes(self._codec.encode(word))
+        return self[word]
+
+
+def _count(chunk: Chunk) -> Counter[str]:
+    return count_words(documents_of(chunk).texts)
+
+
+def _encode(tokenizer: Path, chunk: Chunk) -> EncodedChunk:
+    return _encoder(tokenizer, tokenizer.stat().st_mtime_ns).encode_chunk(chunk)
+
+
+@lru_cache(maxsize=1)
+def _encoder(tokenizer: Path, version: int) -> FastEncoder:
+    """This process's encoder, made once for each version of the file."""
+    from tokenizers import Tokenizer
+
+    return FastEncoder(BytePairCodec(Tokenizer.from_file(str(tokenizer))))
+
+
+def _as_bytes(ids: list[int]) -> bytes:
+    return np.asarray(ids, dtype=TOKEN_TYPE).tobytes()
