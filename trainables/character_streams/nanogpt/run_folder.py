@@ -1,0 +1,156 @@
+"""The files of a run in its `out_dir`. Imports no torch.
+
+config.json         configuration, nanoGPT's keys, seed, model size, launches
+metrics.csv         live
+model.safetensors   the weights alone: the best so far, or the newest with always_save_checkpoint
+summary.json        status, iterations, seconds, last and best numbers
+checkpoints/        what an interrupted run goes on from: model, optimizer, generator, position in the data
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rung.errors import RungError, StorageError
+from rung.provenance import launch_record
+from rung.results.files import replace_file
+from trainables.character_streams.config import CharacterStreamsConfig
+from trainables.character_streams.trainable import CharacterStreams
+
+CONFIG, SUMMARY, MODEL, CHECKPOINTS = "config.json", "summary.json", "model.safetensors", "checkpoints"
+
+CHANGEABLE = (
+    "schedule",
+    "optimizer.learning_rate",
+    "gradient_clip",
+    "evaluation",
+    "evaluation_tokens",
+    "evaluation_batch_size",
+    "answers",
+    "shown",
+    "accumulation",
+    "precision",
+    "compile",
+    "initial_weights",
+)
+"""What may be another value when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `config.json` says."""
+
+    config: CharacterStreamsConfig
+    seed: int
+    keys: Mapping[str, Any]
+    launches: list[dict[str, Any]]
+
+
+def read_record(out_dir: Path) -> Record | None:
+    """The run of a folder; None if there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    path = out_dir / CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = CharacterStreamsConfig.model_validate(content["config"])
+        return Record(config, int(content["seed"]), content["keys"], content["launches"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
+
+
+def write_record(
+    out_dir: Path,
+    config: CharacterStreamsConfig,
+    seed: int,
+    keys: Mapping[str, Any],
+    threads: int,
+    before: Record | None,
+) -> None:
+    """Writes `config.json`; the launches of a run that is resumed stay on record.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    workload = CharacterStreams.workload(config)
+    content = {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "keys": dict(keys),
+        "parameters": workload.parameters,
+        "vocabulary": CharacterStreams.vocabulary(config),
+        "launches": [*(before.launches if before else []), launch_record(threads)],
+    }
+    write_json(out_dir / CONFIG, content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    replace_file(path, json.dumps(content, indent=2).encode())
+
+
+def read_summary(out_dir: Path) -> dict[str, Any]:
+    """`summary.json`; empty while there is none."""
+    try:
+        summary: dict[str, Any] = json.loads((out_dir / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {out_dir / SUMMARY}: {error}") from error
+    return summary
+
+
+def differences(before: CharacterStreamsConfig, now: CharacterStreamsConfig) -> dict[str, tuple[Any, Any]]:
+    """The dotted fields in which two configurations differ, with both values."""
+    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
+    return {
+        name: (old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+
+
+def check_resumable(out_dir: Path, before: Record, config: CharacterStreamsConfig, seed: int) -> list[str]:
+    """Notes on what a resumed run does otherwise from here on.
+
+    Raises:
+        RungError: it would be another run.
+    """
+    changes = differences(before.config, config)
+    refused = [name for name in changes if not name.startswith(CHANGEABLE)]
+    if before.seed != seed:
+        refused.append("seed")
+        changes["seed"] = (before.seed, seed)
+    if refused:
+        listed = ", ".join(f"{name} {changes[name][0]} -> {changes[name][1]}" for name in refused)
+        raise RungError(
+            f"{out_dir} holds another run ({listed}): choose another out_dir, or init_from=scratch to begin anew"
+        )
+    return [f"{name} is {new} from here on, and was {old}" for name, (old, new) in changes.items()]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names."""
+    return dict(_flat(values, prefix))
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
