@@ -201,6 +201,7 @@ def _run_row(study: str, planned: Planned, seed: int, history: list[tuple[int, _
         "diverged_step": last_step if status == "diverged" else None,
         "parameters": planned.parameters,
         "replication": "serial",
+        "workers": 1,
         "threads": 1,
         "device": "cpu",
         "host": "workstation",

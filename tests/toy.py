@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from rung.errors import StorageError
+from rung.errors import RungError, StorageError
 from rung.settings import OptimizerConfig, StrictModel, TrainableConfig
 from rung.trainable import Loss, Metric, Trainable, Workload
 
@@ -114,6 +114,12 @@ class Toy(Trainable[ToyConfig, Batch]):
             model.weight.data.fill_(math.inf)
             return Loss(model.bias.square(), tokens=len(batch.y))
         return Loss(error, tokens=len(batch.y), metrics={"mse": error})
+
+    def parts(self, batch: Batch, count: int) -> Sequence[tuple[Batch, float]]:
+        if count > len(batch.y):
+            raise RungError(f"a batch of {len(batch.y)} items has no {count} parts")
+        pieces = zip(batch.x.tensor_split(count), batch.y.tensor_split(count), strict=True)
+        return [(Batch(x, y, batch.position), len(y) / len(batch.y)) for x, y in pieces]
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         x, y = self._draw(2**40 + self.seed, 64)

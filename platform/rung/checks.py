@@ -147,13 +147,14 @@ class _Checks:
 
     def _rules_about_resources(self) -> Iterator[Problem]:
         say, resources = self.document.problem, self.study.resources
-        if resources.workers > 1:
-            message = f"several workers for one run are not built yet, got {resources.workers}"
-            yield say(message, ("resources", "workers"), "leave it out; several configurations run side by side")
-        if 0 < resources.gpus < 1 and resources.workers > 1:
-            message = f"{resources.workers} workers cannot share {resources.gpus:g} GPU: each needs a whole one"
-            yield say(message, ("resources", "gpus"), f"gpus: {resources.workers}")
-        if resources.gpus > 1 and not resources.gpus.is_integer():
+        if resources.workers > 1 and resources.gpus not in (0, 1):
+            message = f"{resources.workers} workers cannot have {resources.gpus:g} GPUs each: "
+            message += "NCCL wants one that is its own for every worker, and none uses a second"
+            yield say(message, ("resources", "gpus"), "gpus: 1 (of each worker), or 0")
+        if resources.workers > 1 and self.study.replication == "packed":
+            message = "packed trains all seeds in one process, and several workers train one seed together"
+            yield say(message, ("replication",), "replication: serial, or leave resources.workers out")
+        if resources.workers == 1 and resources.gpus > 1 and not resources.gpus.is_integer():
             yield say(f"above 1 only whole GPUs can be given, got {resources.gpus:g}", ("resources", "gpus"))
 
     def _rules_about_drawing(self) -> Iterator[Problem]:

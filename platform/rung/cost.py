@@ -98,7 +98,7 @@ def estimate(plan: Plan) -> Cost:
         expected_steps=None if is_timed else expected("steps"),
         expected_flops=None if is_timed else expected("flops"),
         core_hours=None if on_gpu and not is_timed else seconds * study.resources.cpus / 3600,
-        wall_seconds=None if on_gpu and not is_timed else max(seconds / concurrent, longest),
+        wall_seconds=None if on_gpu and not is_timed else max(seconds / concurrent, longest) / study.resources.workers,
         concurrent=concurrent,
         rows=rows,
         row_bytes=rows * _bytes_per_row(kind, examples),
@@ -196,7 +196,7 @@ def _total(costs: Sequence[RunCost], what: str) -> float:
 
 def _concurrent(plan: Plan) -> int:
     resources = plan.study.resources
-    fitting = (os.cpu_count() or 1) // resources.cpus
+    fitting = (os.cpu_count() or 1) // (resources.cpus * resources.workers)
     return max(1, min(fitting, plan.count, resources.concurrent or fitting))
 
 

@@ -230,6 +230,9 @@ def _additions(found: Sequence[Difference], plan: Plan, begun: BegunStudy) -> It
     if "resources.cpus" in changed:
         old, new = changed["resources.cpus"]
         yield f"threads: {old} become {new}, which changes the last bits of what is trained from here on"
+    if "resources.workers" in changed:
+        old, new = changed["resources.workers"]
+        yield f"workers: {old} become {new}, which changes last bits and dropout masks of what is trained from here on"
     if "seeds" in changed and len(changed["seeds"][0]) < len(changed["seeds"][1]):
         yield f"seeds: {len(changed['seeds'][0])} become {len(changed['seeds'][1])}"
     if "budget.amount" in changed:

@@ -151,15 +151,17 @@ class Confirmation(StrictModel):
 
 
 class Resources(StrictModel):
-    """What the process that trains one configuration gets."""
+    """What a process that trains gets: one for each configuration, or with `workers` several."""
 
     cpus: int = Field(default=1, gt=0)
-    """Processor cores, and threads of the process. One is the fastest for small models; with another number of threads
-    the last bits of all numbers differ."""
+    """Processor cores of each process, and its threads. One is the fastest for small models; with another number of
+    threads the last bits of all numbers differ."""
     gpus: float = Field(default=0.0, ge=0)
-    """Graphics processors; below 1, several configurations share one."""
+    """Graphics processors of each process; below 1, several configurations share one."""
     workers: int = Field(default=1, gt=0)
-    """Processes that train one run together. Only 1 is built."""
+    """Processes that train one run together, each on its share of every batch (DDP under Ray Train). The batches are
+    the same with any number of them, the last bits of all numbers are not, and dropout draws other masks. With a GPU,
+    every worker needs a whole one."""
     concurrent: int | None = Field(default=None, gt=0)
     """Most configurations that are trained at the same time; empty: as many as fit."""
 

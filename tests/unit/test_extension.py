@@ -208,6 +208,12 @@ def test_another_number_of_threads_is_said(path: Path) -> None:
     assert notice == "threads: 1 become 2, which changes the last bits of what is trained from here on"
 
 
+def test_another_number_of_workers_is_said(path: Path) -> None:
+    launch(path)
+    (notice,) = going_on(path, "resources.workers=2")[1]
+    assert notice == "workers: 1 become 2, which changes last bits and dropout masks of what is trained from here on"
+
+
 def test_what_hyperband_has_dealt_stays(path: Path) -> None:
     rule = "scheduler={name: hyperband, grace: 5, reduction_factor: 2}"
     launch(path, rule)

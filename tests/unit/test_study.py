@@ -334,7 +334,13 @@ BAD = {
         "endless stream",
         "steps",
     ),
-    "several workers": (with_line(7, "seeds: 2\nresources: {workers: 2}"), 8, "resources.workers", "not built yet", ""),
+    "several workers": (
+        with_line(7, "seeds: 2\nresources: {workers: 2}"),
+        8,
+        "resources.workers",
+        "batches cannot be split: ToyArithmetic does not say how",
+        "",
+    ),
     "a GPU and a half": (with_line(7, "seeds: 2\nresources: {gpus: 1.5}"), 8, "resources.gpus", "only whole GPUs", ""),
     "no processor": (with_line(7, "seeds: 2\nresources: {cpus: 0}"), 8, "resources.cpus", "must be above 0", ""),
     "spread": (
@@ -431,12 +437,13 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(write: Any) -> None:
     metric: {name: accuracy, mode: max}
     scheduler: {name: ahsa}
     resources: {gpus: 0.5, workers: 2}
+    replication: packed
     """
     with pytest.raises(StudyError) as caught:
         load_study(write(text), ["retries=3", "base.symmetric=maybe"])
     problems = caught.value.problems
     assert [problem.line for problem in problems] == [
-        *(1, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 14),
+        *(1, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15),
         *("retries=3", "base.symmetric=maybe"),
     ]
     lines = str(caught.value).splitlines()

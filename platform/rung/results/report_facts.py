@@ -14,7 +14,7 @@ from rung.results.budget import progress
 from rung.results.confirmation import Confirmation
 from rung.results.export import number_text
 from rung.results.report_table import MISSING
-from rung.results.report_tables import cost_of
+from rung.results.report_tables import cores, cost_of
 from rung.results.rungs import STATUSES, configuration_state, selection_in_words
 from rung.results.snapshot import Row, Snapshot
 from rung.results.verdict import plural
@@ -160,7 +160,7 @@ def savings(snapshot: Snapshot) -> str:
     for run in begun:
         left = max(0.0, budget["amount"] / progress(run, budget) - 1)
         steps += left * run["step"]
-        hours += left * run["wall_seconds"] * run["threads"] / 3600
+        hours += left * run["wall_seconds"] * cores(run) / 3600
     spent = cost_of([run for run in snapshot.runs if run["phase"] == "search"])
     share = hours / (hours + spent.core_hours) if hours else steps / (steps + spent.steps)
     return (

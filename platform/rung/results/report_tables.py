@@ -289,8 +289,13 @@ def cost_of(runs: Sequence[Row]) -> Cost:
         steps=math.fsum(run["step"] for run in runs),
         tokens=math.fsum(run["tokens"] for run in runs),
         hours=math.fsum(run["wall_seconds"] for run in runs) / 3600,
-        core_hours=math.fsum(run["wall_seconds"] * (run["threads"] or 1) for run in runs) / 3600,
+        core_hours=math.fsum(run["wall_seconds"] * cores(run) for run in runs) / 3600,
     )
+
+
+def cores(run: Row) -> int:
+    """How many a run was trained on."""
+    return (run["threads"] or 1) * (run["workers"] or 1)
 
 
 def launch_table(launches: Sequence[Row]) -> Table | None:

@@ -240,8 +240,8 @@ EVENTS = Table(
             "kind",
             "string",
             "what happened: `launch`, `resume`, `configuration_started`, `configuration_completed`, "
-            "`configuration_stopped`, `run_failed`, `run_diverged`, `trial_restarted`, `interrupted`, "
-            "`finished` and others",
+            "`configuration_stopped`, `run_failed`, `run_diverged`, `trial_restarted`, `workers_restarted`, "
+            "`interrupted`, `finished` and others",
         ),
         Column("config_id", "string", "the configuration it is about", nullable=True),
         Column("run_id", "string", "the run it is about", nullable=True),

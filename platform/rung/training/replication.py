@@ -100,6 +100,10 @@ class Replication(ABC):
         found, self._set_aside = self._set_aside, []
         return found
 
+    def restarts(self) -> list[str]:
+        """Deaths of other processes since the last call: this one trains alone."""
+        return []
+
     def give_up(self, failed: Mapping[int, str]) -> None:
         """Does not try these seeds again: they have failed before, in this sweep."""
         for seed, error in failed.items():

@@ -43,8 +43,8 @@ class Team(Protocol):
         ...
 
     def all_failed(self) -> bool:
-        """Asked by a process in which a run has raised: whether it has in every other one as well. If not, the processes
-        no longer do the same, and cannot go on together."""
+        """Asked by a process in which a run has raised: whether it has in every other one as well. If not, the
+        processes no longer do the same, and cannot go on together."""
         ...
 
 

@@ -40,11 +40,18 @@ def replay(wanted: str, study: str | None, show: Callable[[str], None], *, prese
         The comparison; or, where the copy was run by another process, which has shown it, that one's exit code.
 
     Raises:
-        RungError: no such run, nothing to compare, or a device that is not there.
+        RungError: no such run, nothing to compare, a run of several workers, or a device that is not there.
     """
     record = find_record(wanted, study)
     if not record.reports:
         raise RungError(f"{record.row['run_id']} has not reported anything yet: there is nothing to compare")
+    workers = record.row["workers"] or 1
+    if workers > 1:
+        raise RungError(
+            f"{record.row['run_id']} was trained by {workers} workers together, and replay trains in one process: its "
+            "numbers would differ in their last bits, and in more with dropout. `rung run` of the study in another "
+            "place (--set storage=DIR) trains it again as it was"
+        )
     code = _code(record)
     if code.changed and not present:
         return _replay_copy(record, code, show)

@@ -20,7 +20,7 @@ from rung.tuning.ledger import Ledger
 from rung.tuning.schedulers import Scheduler
 from rung.tuning.study_directory import configuration_rows, stored_configuration
 from rung.tuning.tasks import Task, search_task
-from rung.tuning.trial import TrialTask
+from rung.tuning.trial import GroupSize, TrialTask
 
 MILESTONES = 20
 """Reports of a configuration over its budget, at least where its evaluations are no rarer."""
@@ -51,6 +51,7 @@ def search_of(study: Study, plan: Plan, ledger: Ledger, rule: Scheduler) -> Sear
             levels=tuple((level, plan.seeds_at(level)) for level in levels),
             aggregation=aggregation_of(study, configuration.config),
             threads=study.resources.cpus,
+            group=_group(study),
             confidence=study.scheduler.confidence,
         )
         return task.as_parameters()
@@ -73,11 +74,19 @@ def confirmation_of(study: Study, plan: Plan, ledger: Ledger, chosen: Sequence[P
             levels=tuple((level, len(task.seeds)) for level in (*milestones(plan, configuration), plan.rungs[-1])),
             aggregation=aggregation_of(study, configuration.config),
             threads=study.resources.cpus,
+            group=_group(study),
         )
         return whole.as_parameters()
 
     left = [task for name, task in ledger.tasks.items() if ledger.states[name] == "waiting"]
     return Search({"trial": tune.grid_search([parameters(task) for task in left])}, None, 1)
+
+
+def _group(study: Study) -> GroupSize | None:
+    resources = study.resources
+    if resources.workers == 1:
+        return None
+    return GroupSize(resources.workers, resources.gpus, study.failures.retries)
 
 
 def milestones(plan: Plan, configuration: PlannedConfiguration) -> list[int]:

@@ -56,6 +56,12 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
     directory = Path(f"{study.directory}{SOLO_SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
     console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
+    if study.resources.workers > 1:
+        console.print(
+            f"resources.workers is {study.resources.workers}: `rung train` trains the same batches in one process; "
+            "the numbers are the same within rounding, but for dropout masks",
+            highlight=False,
+        )
     study = study.model_copy(update={"study": f"{study.study}{SOLO_SUFFIX}"})
     with study_lock(directory):
         shutil.rmtree(directory / "tables", ignore_errors=True)

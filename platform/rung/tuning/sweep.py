@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from rung.plan import Plan
 from rung.results.store import compact
 from rung.study import Study
 from rung.training import environment
+from rung.tuning.capacity import check_resources, concurrent_trials, local_cores, trial_resources
 from rung.tuning.ledger import Ledger
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
@@ -79,7 +81,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
     if address:
         _check_reachable(address)
     else:
-        _check_resources(study, {"CPU": float(os.cpu_count() or 1)})
+        check_resources(study, {"CPU": float(os.cpu_count() or 1)})
     if not directory.exists():  # a study that is complete can be looked at without its data
         check_data(plan)
     with study_lock(directory):
@@ -181,13 +183,13 @@ def _fit(study: Study, ledger: Ledger, rule: Scheduler, search: Search) -> None:
     scratch = ledger.directory / ".tune"
     shutil.rmtree(scratch, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(ConfigurationTrial, {"CPU": study.resources.cpus, "GPU": study.resources.gpus}),
+        tune.with_resources(ConfigurationTrial, trial_resources(study)),
         param_space=search.space,
         tune_config=tune.TuneConfig(
             search_alg=search.algorithm,
             num_samples=search.samples,
             scheduler=scheduler,
-            max_concurrent_trials=_concurrent_trials(study),
+            max_concurrent_trials=concurrent_trials(study),
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -212,24 +214,6 @@ def _fit(study: Study, ledger: Ledger, rule: Scheduler, search: Search) -> None:
         ledger.fail(name, "Ray Tune ended without having trained it to its end")
 
 
-def _concurrent_trials(study: Study) -> int | None:
-    """Tune's own cap on trials; on a Ray that is started here the number of its cores is the cap (see `_ray`).
-
-    Raises:
-        RungError: there is no way to cap them. Tune counts paused trials, too, so that a rule that waits for all
-            configurations would wait for ever.
-    """
-    concurrent = study.resources.concurrent
-    if concurrent is None or not os.environ.get("RAY_ADDRESS"):
-        return None
-    if study.scheduler.name in ("synchronous_halving", "hyperband"):
-        raise RungError(
-            f"resources.concurrent: {study.scheduler.name} pauses configurations, and on a Ray that is joined nothing "
-            "else can cap them: ask for more cpus each, or take asha"
-        )
-    return concurrent
-
-
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"]["name"])
 
@@ -247,16 +231,15 @@ def _ray(study: Study, snapshot: Mapping[str, str], debug: bool) -> Iterator[Non
     if address:
         options["runtime_env"] = {"env_vars": variables}
     else:
-        cores = os.cpu_count() or 1
-        if study.resources.concurrent is not None:
-            cores = min(cores, study.resources.concurrent * study.resources.cpus)
-        options.update(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=256 * 1024**2)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        options.update(address="local", num_cpus=local_cores(study), include_dashboard=False)
+        options.update(object_store_memory=256 * 1024**2)
     if not debug:
         options.update(log_to_driver=False, logging_level=logging.CRITICAL)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
     ray.init(**options)
     try:
-        _check_resources(study, ray.cluster_resources())
+        check_resources(study, ray.cluster_resources())
         yield
     finally:
         ray.shutdown()
@@ -271,16 +254,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise RungError(f"RAY_ADDRESS is {address}, but no Ray answers there: {error}") from error
-
-
-def _check_resources(study: Study, available: dict[str, float]) -> None:
-    wanted = {"CPU": study.resources.cpus, "GPU": study.resources.gpus}
-    for name, amount in wanted.items():
-        if amount > available.get(name, 0.0) and (name == "CPU" or "node:__internal_head__" in available):
-            raise RungError(
-                f"resources.{name.lower()}s: one configuration asks for {amount:g} {name}s, but this Ray has "
-                f"{available.get(name, 0.0):g}. Ask for less, or set RAY_ADDRESS to a larger cluster"
-            )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
@@ -23,8 +24,21 @@ from rung.training.assignment import Assignment, Goal, Target
 
 if TYPE_CHECKING:
     from rung.training.replication import Replication
+    from rung.tuning.group_replication import GroupReplication
+    from rung.tuning.worker_group import WorkerGroup
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroupSize:
+    """Several processes for each run."""
+
+    workers: int
+    gpus: float
+    """Of each worker."""
+    retries: int
+    """How often workers of one task may die."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,8 @@ class TrialTask:
     """Ascending, each with how many seeds train up to it; the last one is the whole budget."""
     aggregation: Aggregation
     threads: int = 1
+    group: GroupSize | None = None
+    """Who trains the runs; None: the trial's own process."""
     confidence: float | None = None
     """Of the interval around that value; None: the scheduler does not look at it."""
 
@@ -53,14 +69,17 @@ class TrialTask:
         fields |= {name: tuple(fields[name]) for name in ("seeds", "rungs")}
         assignment = Assignment(**fields, goal=Goal(**goal, target=Target(**target) if target else None))
         levels = tuple((level, seeds) for level, seeds in data["levels"])
-        return cls(assignment, levels, Aggregation(**data["aggregation"]), data["threads"], data["confidence"])
+        group = data["group"] and GroupSize(**data["group"])
+        aggregation = Aggregation(**data["aggregation"])
+        return cls(assignment, levels, aggregation, data["threads"], group, data["confidence"])
 
 
 class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
-    """Runs a `TrialTask`. Its process is reused for the next configuration."""
+    """Runs a `TrialTask`. Its process is reused for the next configuration, and so are its workers if it has any."""
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        self._replication: Replication | None = None
+        self._replication: Replication | GroupReplication | None = None
+        self._workers: WorkerGroup | None = None
         self._error: Exception | None = None
         self._begin(config)
 
@@ -73,15 +92,27 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
         self._task = TrialTask.of(config["trial"])
         self._levels = list(self._task.levels)
         try:
-            self.cleanup()
+            self._let_go()
             environment.import_snapshot()
             environment.apply({}, self._task.threads)
-            from rung.training.replication import start  # brings torch, which the driver does without
-
-            self._replication = start(self._task.assignment)
+            self._replication = self._start()
             self._error = None
         except Exception as error:
             self._error = error  # Tune loses a trial whose reset raises: tell it with the next result
+
+    def _start(self) -> Replication | GroupReplication:
+        task = self._task
+        if task.group is None:
+            from rung.training.replication import start  # brings torch, which the driver does without
+
+            return start(task.assignment)
+        from rung.tuning.group_replication import GroupReplication
+        from rung.tuning.worker_group import WorkerGroup
+
+        if self._workers is None:
+            folder = Path(task.assignment.directory) / ".tune" / "workers"
+            self._workers = WorkerGroup(folder, task.group.workers, task.threads, task.group.gpus)
+        return GroupReplication(self._workers, task.assignment, task.group.retries)
 
     def step(self) -> dict[str, object]:
         level, seeds = self._levels.pop(0)
@@ -102,6 +133,7 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
             "margin": self._task.aggregation.margin(rows, self._task.confidence),
             "rows": rows,
             "set_aside": self._replication.set_aside(),
+            "restarts": self._replication.restarts(),
             "ended": self._replication.has_ended or not self._levels,
         }
 
@@ -123,6 +155,13 @@ class ConfigurationTrial(tune.Trainable):  # type: ignore[misc]
                 self._replication.give_up(checkpoint["failed"])
 
     def cleanup(self) -> None:
+        try:
+            self._let_go()
+        finally:
+            if self._workers is not None:
+                self._workers.close()
+
+    def _let_go(self) -> None:
         replication, self._replication = self._replication, None
         if replication is not None:
             replication.close()

@@ -62,6 +62,8 @@ class TuneScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.STOP)
         for run_id, message in result["set_aside"]:
             self._ledger.event("checkpoint_set_aside", message, config_id, run_id)
+        for message in result["restarts"]:
+            self._ledger.event("workers_restarted", message, config_id)
         self._ledger.report(config_id, result["rows"])
         if result["ended"]:
             self._finish(tune_controller, config_id, result["value"])
