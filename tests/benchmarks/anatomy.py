@@ -155,10 +155,11 @@ def _print_operators(options: argparse.Namespace) -> None:
         if kind not in shown:
             shown.add(kind)
             print(f"A training step: {configuration.label or 'the base configuration'}\n")
-            print_table(("operators", "share", "calls a step"), _operators(trainable(configuration.config, 0)))
+            print_table(("operators", "share", "calls a step"), operators(trainable(configuration.config, 0)))
 
 
-def _operators(trainable: Any, steps: int = 20) -> list[tuple[str, str, str]]:
+def operators(trainable: Any, steps: int = 20) -> list[tuple[str, str, str]]:
+    """What the operators of a training step take, by torch's profiler: kind, share of the time, calls a step."""
     from torch.profiler import ProfilerActivity, profile
 
     from rung.training.assignment import Goal

@@ -27,6 +27,7 @@ from trainables.tinystories.experiment_config import ExperimentConfig
 from trainables.tinystories.experiment_directory import load_experiment
 from trainables.tinystories.experiment_logger import ExperimentLogger
 from trainables.tinystories.experiment_run import run_experiment
+from trainables.tinystories.experiment_sections import result
 from trainables.tinystories.experiment_trainable import build_trainable
 from trainables.tinystories.metrics_file import read_rows
 from trainables.tinystories.run_experiment import main
@@ -204,12 +205,21 @@ def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], tmp_
         run_experiment("sixth", experiment(data, d_model=32), tmp_path / "sixth", first)
 
 
+def test_who_begins_where_another_stands_keeps_to_its_own_optimizer(data: dict[str, str], tmp_path: Path) -> None:
+    first = run_experiment("first", experiment(data), tmp_path / "first")
+    changed = experiment(data, max_iterations=30, weight_decay=0.5, beta2=0.9)
+    second = run_experiment("second", changed, tmp_path / "second", first)
+    state = json.loads((second / "checkpoints" / "step-0000000030" / "state.json").read_text())
+    assert [(group["weight_decay"], group["betas"]) for group in state["optimizer"]] == [(0.5, [0.9, 0.9])]
+
+
 def test_a_divergence_is_a_result(data: dict[str, str], tmp_path: Path) -> None:
     wild = {"learning_rate": 1e30, "grad_clip": None, "overrides": {**SMALL["overrides"], "optimizer.kind": "sgd"}}
     directory = run_experiment("wild", experiment(data, **wild), tmp_path / "wild")
     found = load_experiment(directory)
     assert found.status == "diverged"
-    assert found.statistics["total_steps"] < 23
+    assert (found.statistics["total_steps"], found.summary["diverged_step"]) == (2, 3)  # the last row, and the end
+    assert result(found).startswith("diverged at step 3, ")
     with pytest.raises(RungError, match="holds this experiment already, diverged at step"):
         run_experiment("wild", experiment(data, **wild), directory)
 
@@ -309,6 +319,9 @@ def test_the_setup_check_says_what_to_do(
     experiment(data).to_json(tmp_path / "experiment.json")
     assert check_setup.main(["--config", "experiment.json"]) == 0
     assert "736 training tokens" in capsys.readouterr().out
+    (tmp_path / "data" / "downloads").mkdir(parents=True)  # not everything there is a folder of tokens
+    assert check_setup.main([]) == 1
+    assert "downloads" not in capsys.readouterr().out
     few_stories(tmp_path / "data")
     assert check_setup.main([]) == 0
     assert "vocabulary 300, train" in capsys.readouterr().out

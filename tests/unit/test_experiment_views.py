@@ -197,6 +197,9 @@ def test_a_log_without_marks_is_taken_over_and_broken_marks_are_refused(runs: Pa
     with pytest.raises(RungError, match=r"EXPERIMENT_LOG\.md:\d+: <!-- notes: baseline --> is not followed by its own"):
         experiment_log.main([])
     assert path.read_text() == broken
+    path.write_text("<!-- notes: Läufe -->\none\n<!-- end of notes: Läufe -->\n" * 2)
+    with pytest.raises(RungError, match="or is there twice"):
+        experiment_log.main([])
 
 
 def test_the_baseline_can_be_chosen(runs: Path) -> None:
