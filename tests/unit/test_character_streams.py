@@ -241,6 +241,11 @@ def test_what_is_missing_is_said_before_anything_starts(tmp_path: Path, monkeypa
     assert CharacterStreams.workload(made).parameters > 0  # it can still be planned
     assert CharacterStreams.missing(config()) is None
     assert "nothing is downloaded" in (CharacterStreams.missing(config(initial_weights="gpt2")) or "")
+    (tmp_path / "plain.txt").write_text("a text without questions\n" * 9)
+    unasked = CharacterStreams.missing(config(stream={}, data="plain.txt", loss_on="answer"))
+    assert "does not say where answers begin" in (unasked or "")
+    write_folder(tmp_path / "known", characters="\n :ab", stream=StreamConfig().model_dump())
+    assert CharacterStreams.missing(config(stream={}, data="known", loss_on="answer")) is None
 
 
 def test_a_broken_folder_is_explained(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Character streams as a trainable: what rung's engine asks of it. Importing this module does not import torch.
 
-Try it with `rung train search_spaces/character_streams/characters-demo.yaml`. Beside losses it reports whether the
-model's answers are right, because a model that has learnt what lines look like and nothing else has a handsome loss, too.
+Try it with `rung train search_spaces/character_streams/characters-demo.yaml`. Beside losses it reports whether
+answers are right, because a model that has learnt what lines look like and nothing else has a handsome loss, too.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
 
     @classmethod
     def missing(cls, config: CharacterStreamsConfig) -> str | None:
-        """A text or weights that are not where the configuration says."""
+        """A text or weights that are not where the configuration says, or a text without the answers to be learnt."""
         if config.data is not None and not locate(config.data).exists():
             return (
                 f"there is no {locate(config.data)}: put the text file there, or a folder made by "
@@ -113,6 +113,11 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
             )
         if config.initial_weights is not None and not locate(config.initial_weights).exists():
             return f"there are no weights at {locate(config.initial_weights)}: nothing is downloaded, so put them there"
+        if config.loss_on == "answer" and ((stream := stream_of(config)) is None or stream.prompt is None):
+            return (
+                f"loss_on: answer, but {locate(config.data or '')} does not say where answers begin: it takes a folder "
+                "made from a stream with a prompt rule by `python -m trainables.character_streams prepare`"
+            )
         return None
 
     @property

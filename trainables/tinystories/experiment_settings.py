@@ -1,7 +1,7 @@
 """An experiment's settings as a configuration of the trainable `tinystories`, and back. Imports no torch.
 
-The seed's keys describe the course's decoder (pre-norm RMSNorm, SwiGLU, rotary positions, no biases, untied output) and
-its training (AdamW, linear warm-up from 0, one cosine over all iterations); `overrides` say everything else.
+The original's keys describe the course's decoder (pre-norm RMSNorm, SwiGLU, rotary positions, no biases, untied output)
+and its training (AdamW, linear warm-up from 0, one cosine over all iterations); `overrides` say everything else.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def from_trainable(config: TinyStoriesConfig, **more: Any) -> ExperimentConfig:
     known["dtype"] = next(dtype for dtype, precision in PRECISIONS.items() if precision == config.precision)
     known["train_data_path"] = config.data
     known |= more
-    # Such a run may break what the seed's keys promise (a warm-up as long as the run): then it is said as an override.
+    # Such a run may break what the original's keys promise (a warm-up as long as the run): then an override says it.
     if known["warmup_iters"] >= known.get("max_iterations", 10_000):
         known["warmup_iters"] = 0
     known["min_learning_rate"] = min(known["min_learning_rate"], known["learning_rate"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.character_streams.nanogpt.run_folder import differences
@@ -94,18 +95,15 @@ def _answers(left: RunView, right: RunView, names: list[str]) -> str:
 
     if not (left.has_model and right.has_model):
         return "A model is missing: it is written at the first evaluation after iteration 0."
-    columns = [dict(_by_prompt(answers_of(run.config, run.seed, run.folder, ANSWERS * 4))) for run in (left, right)]
+    columns = [_by_prompt(answers_of(run.config, run.seed, run.folder, ANSWERS * 4)) for run in (left, right)]
     prompts = [prompt for prompt in columns[0] if prompt in columns[1]][:ANSWERS]
     if not prompts:
         return "Their lines have no prompts in common: use `sample` on each."
     return table(["prompt", *names], [[code(prompt), *(column[prompt] for column in columns)] for prompt in prompts])
 
 
-def _by_prompt(answers: object) -> list[tuple[str, str]]:
-    return [
-        (prompt, f"{code(answer)} {'right' if right else 'wrong'}")
-        for prompt, answer, right in answers  # type: ignore[attr-defined]
-    ]
+def _by_prompt(answers: Sequence[tuple[str, str, bool]]) -> dict[str, str]:
+    return {prompt: f"{code(answer)} {'right' if right else 'wrong'}" for prompt, answer, right in answers}
 
 
 def _iterations(run: RunView) -> int:
