@@ -14,7 +14,7 @@ from rung.training.schedules import learning_rate
 from trainables.models.decoder_config import parameter_count
 from trainables.tinystories.config import TinyStoriesConfig
 from trainables.tinystories.experiment_config import ExperimentConfig, changes
-from trainables.tinystories.experiment_settings import from_trainable, to_trainable
+from trainables.tinystories.experiments.settings import from_trainable, to_trainable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "trainables" / "tinystories" / "configs"
 
@@ -133,7 +133,7 @@ def test_it_trains_the_courses_decoder_and_schedule() -> None:
 
 SHIPPED = {
     "tinystories_17m_handout": (22_696_448, 327_680_000),
-    "tinystories_128m_seed": (128_625_408, 327_680_000),
+    "tinystories_128m_course": (128_625_408, 327_680_000),
     "quick_test": (9_316_608, 4_096_000),
     "made_up_stories": (234_816, 819_200),
 }

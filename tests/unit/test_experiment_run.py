@@ -22,14 +22,15 @@ from rung.training.assignment import Goal
 from rung.training.checkpoints import save_model
 from rung.training.run import Run
 from tests.stories import VOCABULARY, few_stories
-from trainables.tinystories import check_setup, experiment_recorder
+from trainables.tinystories import check_setup
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import load_experiment
 from trainables.tinystories.experiment_logger import ExperimentLogger
-from trainables.tinystories.experiment_run import run_experiment
-from trainables.tinystories.experiment_sections import result
-from trainables.tinystories.experiment_trainable import build_trainable
-from trainables.tinystories.metrics_file import read_rows
+from trainables.tinystories.experiments import recorder
+from trainables.tinystories.experiments.directory import load_experiment
+from trainables.tinystories.experiments.metrics_file import read_rows
+from trainables.tinystories.experiments.run import run_experiment
+from trainables.tinystories.experiments.sections import result
+from trainables.tinystories.experiments.trainable import build_trainable
 from trainables.tinystories.run_experiment import main
 from trainables.tinystories.sample_experiment import load_model
 from trainables.tinystories.sample_experiment import main as sample
@@ -163,7 +164,7 @@ class Killed(Exception):
 def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
     step: int, data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment_recorder, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
     straight = run_experiment("straight", experiment(data), tmp_path / "straight")
 
     def die(self: Any, run: Run) -> None:
@@ -171,9 +172,9 @@ def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
         if run.progress.step == step:
             raise Killed
 
-    take = experiment_recorder.ExperimentRecorder.after_step
+    take = recorder.ExperimentRecorder.after_step
     with monkeypatch.context() as patch:
-        patch.setattr(experiment_recorder.ExperimentRecorder, "after_step", die)
+        patch.setattr(recorder.ExperimentRecorder, "after_step", die)
         with pytest.raises(Killed):
             run_experiment("killed", experiment(data), tmp_path / "killed")
     assert f"step-{step:010d}" in checkpoints(tmp_path / "killed")

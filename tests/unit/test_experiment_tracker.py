@@ -14,10 +14,10 @@ import pytest
 from rung.errors import RungError, StorageError
 from trainables.tinystories import experiment_tracker
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import load_experiment
 from trainables.tinystories.experiment_logger import ExperimentLogger
 from trainables.tinystories.experiment_tracker import ExperimentTracker
-from trainables.tinystories.metrics_file import MetricRow, MetricsFile, merged, read_rows
+from trainables.tinystories.experiments.directory import load_experiment
+from trainables.tinystories.experiments.metrics_file import MetricRow, MetricsFile, merged, read_rows
 
 HEADER = "step,wallclock_time,elapsed_time,train_loss,val_loss,val_perplexity,learning_rate,tokens_per_sec"
 

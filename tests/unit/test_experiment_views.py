@@ -23,13 +23,13 @@ from tests.made_up_studies import MadeUp, write_study
 from tests.stories import SMALL_STORIES, few_stories
 from trainables.tinystories import analyze, experiment_log, export
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import load_experiment
-from trainables.tinystories.experiment_figures import Line, write_comparison, write_learning_rates, write_loss_curves
 from trainables.tinystories.experiment_logger import ExperimentLogger, compare_experiments
-from trainables.tinystories.experiment_run import run_experiment
-from trainables.tinystories.experiment_settings import to_trainable
 from trainables.tinystories.experiment_tracker import ExperimentTracker
-from trainables.tinystories.metrics_file import MetricRow
+from trainables.tinystories.experiments.directory import load_experiment
+from trainables.tinystories.experiments.figures import Line, write_comparison, write_learning_rates, write_loss_curves
+from trainables.tinystories.experiments.metrics_file import MetricRow
+from trainables.tinystories.experiments.run import run_experiment
+from trainables.tinystories.experiments.settings import to_trainable
 
 PNG = b"\x89PNG"
 

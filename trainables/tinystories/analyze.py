@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RungError, StorageError
-from trainables.tinystories.command_line import experiment_path, guarded, runs_directory
 from trainables.tinystories.experiment_config import DESCRIBING, flat
-from trainables.tinystories.experiment_directory import Experiment, experiment_folders, load_experiment
 from trainables.tinystories.experiment_logger import compare_experiments
-from trainables.tinystories.experiment_tables import shown, text_table
+from trainables.tinystories.experiments.command_line import experiment_path, guarded, runs_directory
+from trainables.tinystories.experiments.directory import Experiment, experiment_folders, load_experiment
+from trainables.tinystories.experiments.tables import shown, text_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

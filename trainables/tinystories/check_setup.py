@@ -20,8 +20,8 @@ from pathlib import Path
 
 from rung.errors import RungError
 from trainables.language.tokens import MANIFEST, TokenFolder, data_root
-from trainables.tinystories.command_line import guarded, runs_directory
 from trainables.tinystories.experiment_config import ExperimentConfig
+from trainables.tinystories.experiments.command_line import guarded, runs_directory
 
 NEEDED = ("torch", "numpy", "tokenizers", "safetensors", "matplotlib", "pydantic", "ray")
 OLDEST_PYTHON = (3, 11)
@@ -146,8 +146,8 @@ def data() -> list[Finding]:
 
 def experiment(path: Path) -> list[Finding]:
     """Whether the experiment of a file could be trained: settings and data."""
-    from trainables.tinystories.experiment_run import best_device, breakdown
-    from trainables.tinystories.experiment_trainable import build_trainable
+    from trainables.tinystories.experiments.run import best_device, breakdown
+    from trainables.tinystories.experiments.trainable import build_trainable
 
     try:
         config = ExperimentConfig.from_json(path)

@@ -18,11 +18,11 @@ from typing import Any
 from rung.errors import RungError
 from rung.results.files import replace_file
 from rung.results.query import StudyResults, load
-from trainables.tinystories.command_line import guarded, runs_directory
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import Experiment, find_experiments
-from trainables.tinystories.experiment_sections import experiment_section, overview, started_at, study_section
-from trainables.tinystories.hand_written import GENERAL, read_notes, to_file
+from trainables.tinystories.experiments.command_line import guarded, runs_directory
+from trainables.tinystories.experiments.directory import Experiment, find_experiments
+from trainables.tinystories.experiments.hand_written import GENERAL, read_notes, to_file
+from trainables.tinystories.experiments.sections import experiment_section, overview, started_at, study_section
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rung.errors import RungError, StorageError
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_tables import ComparisonRow, comparison_table, write_csv
 from trainables.tinystories.experiment_tracker import ExperimentTracker
-from trainables.tinystories.metrics_file import MetricRow, merged
+from trainables.tinystories.experiments.metrics_file import MetricRow, merged
+from trainables.tinystories.experiments.tables import ComparisonRow, comparison_table, write_csv
 
 __all__ = ["ExperimentConfig", "ExperimentLogger", "compare_experiments"]
 
@@ -93,7 +93,7 @@ class ExperimentLogger:
 
     def plot(self, status: str = "running") -> list[Path]:
         """Draws both pictures as things stand and returns the files that were written. Raises StorageError."""
-        from trainables.tinystories.experiment_figures import Line, write_learning_rates, write_loss_curves
+        from trainables.tinystories.experiments.figures import Line, write_learning_rates, write_loss_curves
 
         line = Line(self.experiment_name, merged(self.tracker.rows), status == "diverged")
         curves, rates = self.output_dir / LOSS_CURVES, self.output_dir / LEARNING_RATES
@@ -134,9 +134,9 @@ def compare_experiments(
         RungError: no folder, or another number of names.
         StorageError: a folder holds no experiment, or a file cannot be read or written.
     """
-    from trainables.tinystories.experiment_directory import load_experiment
-    from trainables.tinystories.experiment_figures import Line, write_comparison
-    from trainables.tinystories.experiment_tables import text_table
+    from trainables.tinystories.experiments.directory import load_experiment
+    from trainables.tinystories.experiments.figures import Line, write_comparison
+    from trainables.tinystories.experiments.tables import text_table
 
     if not experiment_dirs:
         raise RungError("give at least one experiment to compare")

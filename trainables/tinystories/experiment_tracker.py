@@ -21,7 +21,7 @@ from typing import Any
 
 from rung.errors import RungError
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import (
+from trainables.tinystories.experiments.directory import (
     CONFIG,
     METRICS,
     ROWS_JSON,
@@ -31,7 +31,7 @@ from trainables.tinystories.experiment_directory import (
     summarised,
     write_json,
 )
-from trainables.tinystories.metrics_file import MetricRow, MetricsFile, finite, merged
+from trainables.tinystories.experiments.metrics_file import MetricRow, MetricsFile, finite, merged
 
 __all__ = ["ExperimentConfig", "ExperimentTracker"]
 

@@ -27,13 +27,13 @@ from rung.results.files import replace_file
 from rung.results.query import StudyResults, load
 from rung.results.views import dicts
 from rung.trainable import find_trainable
-from trainables.tinystories.command_line import guarded
 from trainables.tinystories.config import TinyStoriesConfig
-from trainables.tinystories.experiment_directory import CONFIG, METRICS, ROWS_JSON, SUMMARY, summarised, write_json
-from trainables.tinystories.experiment_figures import Line, write_learning_rates, write_loss_curves
 from trainables.tinystories.experiment_logger import LEARNING_RATES, LOSS_CURVES
-from trainables.tinystories.experiment_settings import from_trainable
-from trainables.tinystories.metrics_file import MetricRow, csv_text, finite, merged
+from trainables.tinystories.experiments.command_line import guarded
+from trainables.tinystories.experiments.directory import CONFIG, METRICS, ROWS_JSON, SUMMARY, summarised, write_json
+from trainables.tinystories.experiments.figures import Line, write_learning_rates, write_loss_curves
+from trainables.tinystories.experiments.metrics_file import MetricRow, csv_text, finite, merged
+from trainables.tinystories.experiments.settings import from_trainable
 
 Row = dict[str, Any]
 

@@ -3,8 +3,8 @@
     python -m trainables.tinystories.run_experiment --name baseline \
         --config trainables/tinystories/configs/tinystories_17m_handout.json --description "the handout's model"
 
-Files lie in runs/<name>/ (see `experiment_directory`), or in --output-dir. Sweeps, several seeds and early stopping are
-what `rung run` is for; `python -m trainables.tinystories.export` gives its runs the same files.
+Files lie in runs/<name>/ (see `experiments/directory.py`), or in --output-dir. Sweeps, several seeds and early stopping
+are what `rung run` is for; `python -m trainables.tinystories.export` gives its runs the same files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rung.errors import RungError
-from trainables.tinystories.command_line import guarded, runs_directory
 from trainables.tinystories.experiment_config import ExperimentConfig
+from trainables.tinystories.experiments.command_line import guarded, runs_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = chosen.output_dir or runs_directory() / chosen.name
     _set_threads()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    from trainables.tinystories.experiment_run import run_experiment
+    from trainables.tinystories.experiments.run import run_experiment
 
     try:
         run_experiment(chosen.name, config, directory, chosen.resume_from)

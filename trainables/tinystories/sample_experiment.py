@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from rung.errors import RungError, StorageError
 from rung.trainable import Sampling
-from trainables.tinystories.command_line import experiment_path, guarded, runs_directory
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_directory import CHECKPOINTS, CONFIG
+from trainables.tinystories.experiments.command_line import experiment_path, guarded, runs_directory
+from trainables.tinystories.experiments.directory import CHECKPOINTS, CONFIG
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainables.tinystories.experiment_trainable import ExperimentTrainable
+    from trainables.tinystories.experiments.trainable import ExperimentTrainable
 
 Which = Literal["best", "final"]
 
@@ -55,8 +55,8 @@ def load_model(directory: Path, which: Which = "best") -> tuple[ExperimentTraina
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from trainables.tinystories.experiment_run import best_device
-    from trainables.tinystories.experiment_trainable import build_trainable
+    from trainables.tinystories.experiments.run import best_device
+    from trainables.tinystories.experiments.trainable import build_trainable
 
     config = ExperimentConfig.from_json(directory / CONFIG)
     path = directory / CHECKPOINTS / f"{which}.safetensors"

@@ -20,8 +20,8 @@ from typing import Any
 from rung.errors import RungError, StorageError
 from rung.results.files import replace_file
 from trainables.tinystories.experiment_config import ExperimentConfig, changes, read_json
-from trainables.tinystories.experiment_statistics import statistics
-from trainables.tinystories.metrics_file import MetricRow, merged, read_rows
+from trainables.tinystories.experiments.metrics_file import MetricRow, merged, read_rows
+from trainables.tinystories.experiments.statistics import statistics
 
 CONFIG, METRICS, ROWS_JSON, SUMMARY = "config.json", "metrics.csv", "metrics.json", "summary.json"
 PROVENANCE, CHECKPOINTS = "provenance.json", "checkpoints"
@@ -51,7 +51,7 @@ class Experiment:
 
     @property
     def statistics(self) -> Mapping[str, Any]:
-        """See `experiment_statistics.statistics`."""
+        """See `statistics.statistics`."""
         found: Mapping[str, Any] = self.summary["statistics"]
         return found
 

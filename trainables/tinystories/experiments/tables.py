@@ -11,7 +11,7 @@ from typing import Any
 from rung.results.files import replace_file
 from rung.results.text import one_line
 from trainables.tinystories.experiment_config import DESCRIBING, flat
-from trainables.tinystories.experiment_directory import Experiment
+from trainables.tinystories.experiments.directory import Experiment
 
 _NOT_SHOWN = (*DESCRIBING, "log_interval", "eval_interval", "checkpoint_interval")
 """Settings that no result depends on."""

@@ -16,8 +16,8 @@ from rung.errors import StorageError
 from rung.results.files import delete_folder
 from rung.training.checkpoints import save_checkpoint, save_model
 from rung.training.run import Report, Run
-from trainables.tinystories.experiment_directory import CHECKPOINTS, write_json
 from trainables.tinystories.experiment_logger import ExperimentLogger
+from trainables.tinystories.experiments.directory import CHECKPOINTS, write_json
 
 CHECKPOINT_SECONDS = 30.0
 """Seconds between two checkpoints: what a kill may cost."""

@@ -23,7 +23,7 @@ from trainables.language.tokens import TOKEN_TYPE, Split, TokenFolder, Tokens, d
 from trainables.language.trainable import LanguageTrainable
 from trainables.tinystories.config import TinyStoriesConfig
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiment_settings import to_trainable
+from trainables.tinystories.experiments.settings import to_trainable
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainables.tinystories.metrics_file import MetricRow, merged
+from trainables.tinystories.experiments.metrics_file import MetricRow, merged
 
 
 def statistics(rows: Iterable[MetricRow]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from rung.provenance import file_hash, launch_record
 from rung.results.files import replace_file
 from trainables.models.decoder_config import parameter_breakdown
 from trainables.tinystories.experiment_config import ExperimentConfig, read_json
-from trainables.tinystories.experiment_directory import (
+from trainables.tinystories.experiment_logger import ExperimentLogger
+from trainables.tinystories.experiments.directory import (
     CHECKPOINTS,
     METRICS,
     PROVENANCE,
@@ -29,9 +30,8 @@ from trainables.tinystories.experiment_directory import (
     read_summary,
     write_json,
 )
-from trainables.tinystories.experiment_logger import ExperimentLogger
-from trainables.tinystories.experiment_trainable import ExperimentTrainable, build_trainable, data_files
-from trainables.tinystories.metrics_file import read_rows
+from trainables.tinystories.experiments.metrics_file import read_rows
+from trainables.tinystories.experiments.trainable import ExperimentTrainable, build_trainable, data_files
 
 if TYPE_CHECKING:
     from rung.training.run import Run
@@ -104,7 +104,7 @@ class _Source:
 
 def _train(logger: ExperimentLogger, trainable: ExperimentTrainable, resume_from: Path | None) -> None:
     from rung.training.loop import train
-    from trainables.tinystories.experiment_recorder import ExperimentRecorder
+    from trainables.tinystories.experiments.recorder import ExperimentRecorder
 
     config = logger.tracker.config
     run = _resumed(logger, trainable, resume_from)
@@ -197,7 +197,7 @@ def _take_rows(run: Run, logger: ExperimentLogger, source: _Source) -> None:
 
 def _take_best(run: Run, logger: ExperimentLogger, source: _Source) -> None:
     """The best weights so far, if the other experiment still has them; else the next evaluation is the best."""
-    from trainables.tinystories.experiment_recorder import BEST, BEST_FACTS
+    from trainables.tinystories.experiments.recorder import BEST, BEST_FACTS
 
     theirs, ours = source.experiment / CHECKPOINTS, logger.output_dir / CHECKPOINTS
     try:

@@ -33,7 +33,7 @@ from rung.results.figure_style import (
     value_text,
 )
 from rung.results.files import replace_file
-from trainables.tinystories.metrics_file import MetricRow
+from trainables.tinystories.experiments.metrics_file import MetricRow
 
 _TRAIN, _VALIDATION = COLOURS[0], COLOURS[1]
 _POINTS = 1000

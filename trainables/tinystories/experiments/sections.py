@@ -17,9 +17,9 @@ from rung.results.query import StudyResults
 from rung.results.text import one_line
 from rung.trainable import find_trainable
 from trainables.tinystories.experiment_config import DESCRIBING, changes
-from trainables.tinystories.experiment_directory import CHECKPOINTS, METRICS, PROVENANCE, SUMMARY, Experiment
 from trainables.tinystories.experiment_logger import LEARNING_RATES, LOSS_CURVES
-from trainables.tinystories.experiment_tables import shown
+from trainables.tinystories.experiments.directory import CHECKPOINTS, METRICS, PROVENANCE, SUMMARY, Experiment
+from trainables.tinystories.experiments.tables import shown
 
 _LINKED = (METRICS, SUMMARY, LEARNING_RATES, CHECKPOINTS)
 _OF_NO_INTEREST = (*DESCRIBING, "device", "log_interval", "eval_interval", "checkpoint_interval")
