@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from rung.identity import ADDED_LATER
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 class StrictModel(BaseModel):
     """A frozen pydantic model that refuses unknown keys and takes no boolean for a number."""
@@ -127,7 +129,8 @@ class EvaluationConfig(StrictModel):
     every: int = Field(default=100, gt=0)
     """Steps between two evaluations after that."""
     log_every: Annotated[int | None, ADDED_LATER] = Field(default=None, gt=0)
-    """Steps between two rows without evaluation: loss of the batch, gradient norm, learning rate. Empty: none."""
+    """Steps between two rows without evaluation: loss of the batch, learning rate, and the gradient's norm before it is
+    clipped, if it is. Empty: none."""
 
     def is_due(self, step: int) -> bool:
         """Whether `step` (0 = before the first update) is an evaluation point; the end is the loop's business."""
@@ -166,7 +169,7 @@ class TrainableConfig(StrictModel):
     """Learning-rate schedule."""
     gradient_clip: float | None = Field(default=1.0, gt=0)
     """Largest L2 norm of the whole gradient; a larger one is scaled down to it. Empty: no clipping."""
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], ADDED_LATER] = "fp32"
+    precision: Annotated[Precision, ADDED_LATER] = "fp32"
     """`bf16`: matrix products of loss and evaluation run in bfloat16 (torch.autocast); parameters, gradients and
     optimizer stay in fp32. Changes results. Faster where the processor has units for it (tensor cores, AMX, AVX-512
     BF16), slower elsewhere. `fp16`: likewise in float16, with loss scaling, for GPUs without bfloat16."""
@@ -190,6 +193,15 @@ class TrainableConfig(StrictModel):
             "compile is for runs that are trained one by one": self.compile,
         }
         return next((text for text, applies in obstacles.items() if applies), None)
+
+    @model_validator(mode="after")
+    def _running_means_stay_finite(self) -> TrainableConfig:
+        if self.precision == "fp16" and self.optimizer.grokfast.kind != "none":
+            raise ValueError(
+                "precision fp16 and optimizer.grokfast: the first gradient that overflows would stay in the running "
+                "mean; use bf16 or fp32"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits_into_length(self) -> TrainableConfig:

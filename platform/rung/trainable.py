@@ -81,7 +81,9 @@ class Generation:
     """A text that a model wrote: a row of the table `generations`."""
 
     prompt: str
+    """What the model was given."""
     response: str
+    """What it wrote, without the prompt."""
     extracted: str | None = None
     """The answer found in the response."""
     gold: str | None = None
@@ -104,6 +106,7 @@ class Sampling:
     """Only the likeliest tokens that together have this probability (nucleus sampling, Holtzman et al. 2020, arXiv
     1904.09751); None: all."""
     seed: int = 0
+    """Of the draws: the same seed gives the same texts."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,8 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         return None
 
     @classmethod
-    def splitting_obstacle(cls, config: ConfigT) -> str | None:
-        """Why a batch of this configuration cannot be computed in parts, as half a sentence; None: it can (`parts`)."""
+    def splitting_obstacle(cls, config: ConfigT, parts: int) -> str | None:
+        """Why a batch of this configuration cannot be computed in so many parts, as half a sentence; None: it can."""
         if cls.parts is Trainable.parts:
             return f"{cls.__name__} does not say how its batches are split (Trainable.parts)"
         return None

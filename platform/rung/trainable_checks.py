@@ -305,8 +305,9 @@ class _TrainableChecks:
         obstacles: dict[tuple[KeyPath, str], list[str]] = {}
         for configuration in configurations:
             config = configuration.config
-            obstacle = self.kind.splitting_obstacle(config)
-            if obstacle is not None and (workers > 1 or config.accumulation > 1):
+            parts = workers * config.accumulation
+            obstacle = self.kind.splitting_obstacle(config, parts) if parts > 1 else None
+            if obstacle is not None:
                 path = ("resources", "workers") if workers > 1 else self._written("accumulation")
                 obstacles.setdefault((path, obstacle), []).append(configuration.label)
         for (path, obstacle), labels in obstacles.items():

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from rung.errors import RungError
+from rung.errors import RungError, StorageError
 from rung.plan import make_plan
 from rung.results.query import load
 from rung.results.report import write_report
@@ -21,7 +22,7 @@ from rung.settings import OptimizerConfig, ScheduleConfig
 from rung.study import load_study, study_json
 from rung.trainable import Generation, Reference, Sampling
 from rung.training.assignment import Assignment, Goal
-from rung.training.checkpoints import load_checkpoint, save_checkpoint
+from rung.training.checkpoints import load_checkpoint, load_weights, resume, save_checkpoint
 from rung.training.loop import NullRecorder, train
 from rung.training.optimizers import build_optimizer
 from rung.training.replication import start
@@ -238,19 +239,68 @@ def test_a_trainable_that_writes_nothing_says_so() -> None:
 
 def test_several_numbers_of_rungs_leave_texts_once(tmp_path: Path) -> None:
     """A rung that lies between two levels counts where it has been passed."""
-    assignment = Assignment(
-        directory=str(tmp_path),
-        study="s",
-        trainable="tests.unit.test_engine_options:Writer",
-        config_id="c0",
-        config=ToyConfig().model_dump(mode="json"),
-        seeds=(0,),
-        goal=Goal("tokens", 100, "validation/loss", "min"),
-        rungs=(50.0,),
-    )
+    assignment = assignment_in(tmp_path, Goal("tokens", 100, "validation/loss", "min"), rungs=(50.0,))
     replication = start(assignment)
     for level in (20.0, 50.0, 80.0):
         replication.advance(level)
     replication.close()
     (steps,) = zip(*load(tmp_path).query("SELECT step FROM generations").fetchall(), strict=True)
     assert steps == (7,)  # 7 steps of 8 tokens
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_refused_and_its_weights_can_write(tmp_path: Path) -> None:
+    """It is whole: setting it aside as damaged would throw the training away."""
+    run = run_of()
+    train(run, 5, NullRecorder())
+
+    class OfAGpu(torch.Generator):
+        def get_state(self) -> torch.Tensor:
+            return torch.zeros(16, dtype=torch.uint8)
+
+    run.generator = OfAGpu()
+    checkpoint = save_checkpoint(run, tmp_path)
+    with pytest.raises(StorageError, match="written on another kind of device than cpu"):
+        resume(run_of, tmp_path)
+    assert checkpoint.exists()
+    other = run_of()
+    load_weights(other, checkpoint)
+    assert torch.equal(other.model.weight, run.model.weight)
+
+
+def test_texts_of_a_rung_are_not_lost_with_a_process_that_dies_before_its_evaluation(tmp_path: Path) -> None:
+    assignment = assignment_in(tmp_path, Goal("steps", 16, "validation/loss", "min"), rungs=(8.0,))
+    run = Run(Writer(ToyConfig(), 0), assignment.run_id(0), assignment.goal)
+    train(run, 7, NullRecorder())
+    run.progress.step += 1  # the step is taken and saved, its evaluation is not
+    save_checkpoint(run, assignment.checkpoints(0))
+    replication = start(assignment)
+    replication.advance(8.0)
+    replication.close()
+    assert load(tmp_path).query("SELECT step FROM generations").fetchall() == [(8,)]
+
+
+def test_a_diverged_model_is_not_asked_for_texts(tmp_path: Path) -> None:
+    assignment = assignment_in(tmp_path, Goal("steps", 16, "validation/loss", "min"), blow_up_for_seed=0)
+    replication = start(assignment)
+    (row,) = replication.advance(16.0)
+    replication.close()
+    assert row["status"] == "diverged"
+    assert load(tmp_path).query("SELECT * FROM generations").fetchall() == []
+
+
+def test_float16_and_a_running_mean_of_gradients_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="the first gradient that overflows"):
+        ToyConfig.model_validate({"precision": "fp16", "optimizer": {"grokfast": {"kind": "ema"}}})
+
+
+def assignment_in(directory: Path, goal: Goal, rungs: tuple[float, ...] = (), **values: Any) -> Assignment:
+    return Assignment(
+        directory=str(directory),
+        study="s",
+        trainable="tests.unit.test_engine_options:Writer",
+        config_id="c0",
+        config=ToyConfig.model_validate(values).model_dump(mode="json"),
+        seeds=(0,),
+        goal=goal,
+        rungs=rungs,
+    )

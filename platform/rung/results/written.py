@@ -19,8 +19,11 @@ class WrittenText:
     """One text, cut where it is long."""
 
     prompt: str
+    """What the model was given."""
     response: str
+    """What it wrote, without the prompt."""
     gold: str | None
+    """The right answer; None where there is none."""
     is_right: bool | None
     """None where there is nothing to be right about."""
 
@@ -30,9 +33,13 @@ class WrittenByRun:
     """Some texts that a run's model wrote at the last step at which it was asked."""
 
     label: str
+    """Of its configuration: what was varied, with the values it has."""
     seed: int
+    """Of the run."""
     step: int
+    """Optimizer steps done when it wrote them."""
     texts: Sequence[WrittenText]
+    """In the order in which they were asked for, the first few."""
 
 
 def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary]) -> list[WrittenByRun]:

@@ -113,7 +113,7 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         run.model.load_state_dict(parts["model"], strict=False)
         run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
         run.gradient_filter.load_state(parts["gradient_filter"])
-        run.generator.set_state(parts["generator"]["state"].cpu())
+        run.generator.set_state(_generator_state(run, parts["generator"]["state"], checkpoint))
         run.scaling.load_state(state.get("scaling", {}))  # the first checkpoints had none
         run.step_metrics = state["step_metrics"]
         plateau = PlateauState(**state["progress"].pop("plateau"))
@@ -121,6 +121,34 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         text = f"{checkpoint} was not written by this version of rung: {type(error).__name__}: {error}"
         raise DamagedCheckpoint(text) from error
+
+
+def load_weights(run: Run, checkpoint: Path) -> None:
+    """Puts the weights of a checkpoint into `run`, which can write and be evaluated then, but not go on training. They
+    may have been trained on another device.
+
+    Raises:
+        StorageError: the checkpoint cannot be read, or belongs to a model of another shape.
+    """
+    try:
+        tensors, state = _read(checkpoint, run.trainable.device)
+    except DamagedCheckpoint as error:
+        raise StorageError(str(error)) from error
+    weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
+    _check_model(run, weights, checkpoint)
+    run.model.load_state_dict(weights, strict=False)
+    run.progress.step = state["progress"]["step"]
+
+
+def _generator_state(run: Run, state: torch.Tensor, checkpoint: Path) -> torch.Tensor:
+    """The state of the run's generator; raises StorageError if it is that of another kind of device."""
+    expected = run.generator.get_state()
+    if state.numel() != expected.numel():
+        raise StorageError(
+            f"{checkpoint} was written on another kind of device than {run.trainable.device}: its random numbers "
+            "cannot go on here. Continue on that kind of device, or give the study another name"
+        )
+    return state.cpu()
 
 
 def _set_aside(checkpoint: Path) -> Path:

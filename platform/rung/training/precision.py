@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Precision = Literal["fp32", "bf16", "fp16"]
+from rung.settings import Precision
 
 
 def precision(name: Precision, device: str) -> contextlib.AbstractContextManager[object]:

@@ -56,13 +56,16 @@ class TableRecorder:
         self._checkpoints = assignment.checkpoints(run.trainable.seed)
         self._last_checkpoint = self._left = time.monotonic()
         self._saved_seconds = run.progress.wall_seconds  # it is new, or has just been loaded
-        self._position = run.position()
+        # A run may have been saved after its last step and before the evaluation that follows it.
+        is_evaluated = run.progress.evaluated_step == run.progress.step
+        self._position = run.position() if is_evaluated else 0.0
 
     def report(self, run: Run, report: Report) -> None:
         self.log(run, report)
         before, self._position = self._position, run.position()
         at_rung = any(before < rung <= self._position for rung in self._assignment.rungs)
-        if at_rung or run.has_ended or run.is_used_up():
+        is_over = run.has_ended or run.is_used_up()
+        if (at_rung or is_over) and run.progress.status != "diverged":
             self._write_generations(run, report.step)
         if self._on_report is not None:
             self._on_report(run, report)

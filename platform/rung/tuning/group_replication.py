@@ -69,7 +69,9 @@ class GroupReplication:
         return found
 
     def give_up(self, failed: Mapping[int, str]) -> None:
-        """Does not try these seeds again."""
+        """Does not try these seeds again; opens the runs anew only if the workers do not know of all of them."""
+        if failed.keys() <= self._failed.keys():
+            return
         self._failed.update(failed)
         self._begin()
 

@@ -110,7 +110,7 @@ def rerun(record: RunRecord, device: str) -> Run:
     except ValidationError as error:
         raise RungError(
             f"the trainable {record.study['trainable']} as it is now refuses the configuration {row['config_id']}; "
-            f"`rung replay` without --present runs the recorded code:\n{error}"
+            f"in `rung replay` without --present the recorded code is run:\n{error}"
         ) from error
     return _Rerun(trainable(config, row["seed"], device), row["run_id"], record.goal, record.ends())
 

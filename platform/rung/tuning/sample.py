@@ -35,12 +35,12 @@ def sample(wanted: str, study: str | None, prompts: Sequence[str], sampling: Sam
     environment.apply(environment.process_environment(1), 1)
     import torch
 
-    from rung.training.checkpoints import load_checkpoint
+    from rung.training.checkpoints import load_weights
     from rung.training.precision import precision
     from rung.tuning.retraining import rerun
 
     run = rerun(record, device="cpu")
-    load_checkpoint(run, checkpoint)
+    load_weights(run, checkpoint)
     run.model.eval()
     with torch.no_grad(), precision(run.config.precision, "cpu"):
         texts = run.trainable.complete(run.model, prompts, sampling)
