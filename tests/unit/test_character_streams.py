@@ -55,6 +55,7 @@ def test_the_defaults_are_the_course_experiment() -> None:
     assert (made.optimizer.decay, made.schedule.warmup, made.schedule.minimum) == ("matrices", 100, 1e-4)
     lines = CharacterStreams.references(made)["validation/loss"]
     assert [round(line.value, 4) for line in lines] == [0.5397, 0.9420]
+    assert [line.label for line in lines] == ["entropy of the lines", "format known, answer guessed"]
 
 
 def test_it_learns_a_stream_and_says_so() -> None:
@@ -232,6 +233,22 @@ def test_gpt2_tokens_need_no_text_for_losses(tmp_path: Path) -> None:
     assert metrics["validation/loss"] == pytest.approx(math.log(50_304), rel=0.01)
     with pytest.raises(RungError, match=r"without its tokenizer\.json"):
         _ = CharacterStreams(made, 0).codec
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    """That of GPT-2, or of the weights to begin with."""
+    for name in ("train.bin", "val.bin"):
+        np.arange(300, dtype=np.uint16).tofile(tmp_path / name)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text('{"vocab_size": 299}')
+    made = config(stream={}, data=str(tmp_path))
+    assert len(corpus(made, 0).splits["train"]) == 300
+    small = made.model_copy(update={"initial_weights": str(tmp_path / "small")})
+    with pytest.raises(RungError, match=r"train\.bin has token 299, and the model has 299 tokens \(0 to 298\)"):
+        corpus(small, 0)
+    (np.arange(300, dtype=np.uint16) + 50_005).tofile(tmp_path / "val.bin")
+    with pytest.raises(RungError, match=r"val\.bin has token 50,304, and the model has 50,304 tokens"):
+        CharacterStreams(made, 0)
 
 
 def test_what_is_missing_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

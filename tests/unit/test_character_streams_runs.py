@@ -21,7 +21,7 @@ from trainables.character_streams.meta import META, read_meta
 from trainables.character_streams.nanogpt import training
 from trainables.character_streams.nanogpt.metrics_csv import MetricsCsv, read_metrics
 from trainables.character_streams.nanogpt.prepare import prepare
-from trainables.character_streams.nanogpt.run_folder import flat, read_record
+from trainables.character_streams.nanogpt.run_folder import read_record
 from trainables.character_streams.nanogpt.sampling import answers_of
 from trainables.character_streams.nanogpt.utilization import PEAKS, peak_of, utilization
 
@@ -63,7 +63,7 @@ def test_prepare_writes_what_it_says(experiment: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "First 20 lines:"
     assert "vocabulary size: 8" in printed
-    assert any(line.startswith("entropy of the stream: ") for line in printed)
+    assert any(line.startswith("entropy of the lines: ") for line in printed)
     train, validation = (np.fromfile(f"data/easy/{name}.bin", dtype=np.uint16) for name in ("train", "val"))
     assert f"{len(train) + len(validation):,}" in printed[21]
     meta = read_meta(Path("data/easy"))
@@ -310,8 +310,43 @@ def test_utilization_knows_its_devices() -> None:
     assert utilization(1.0, 1.0, None) is None
 
 
-def test_flat_names() -> None:
-    assert flat({"a": {"b": 1, "c": {}}, "d": 2}) == {"a.b": 1, "a.c": {}, "d": 2}
+def test_a_moved_experiment_is_gone_on_with(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its data and nanoGPT's checkpoint that it began with are found where they are now, from any folder."""
+    letters = experiment / "data" / "letters"
+    letters.mkdir()
+    for name in ("train.bin", "val.bin"):
+        (np.arange(200, dtype=np.uint16) % 5).tofile(letters / name)
+    (letters / META).write_text(json.dumps({"characters": "\nabcd"}))
+    (experiment / "out" / "theirs").mkdir()
+    save_checkpoint(experiment / "out" / "theirs" / "ckpt.pt", bias=False)
+    theirs = ("--dataset=letters", "--out_dir=out/theirs", "--block_size=4", "--init_from=resume")
+    assert run(*theirs, "--max_iters=8") == 0
+    assert run("--max_iters=3") == 0
+    written = json.loads((experiment / "out" / "theirs" / "config.json").read_text())["config"]
+    assert (written["data"], written["initial_weights"]) == ("data/letters", "out/theirs/ckpt.pt")
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    experiment.rename(moved)
+    monkeypatch.chdir(moved)
+    capsys.readouterr()
+    assert run(*theirs, "--max_iters=9") == 0
+    assert "iteration 8 of 9" in capsys.readouterr().out
+    assert run("--max_iters=4", "--init_from=resume") == 0
+    assert "iteration 3 of 4" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    record = read_record(moved / "out" / "basic")
+    assert record is not None
+    assert record.config.data == str(moved / "data" / "basic")
+
+
+def test_data_outside_the_experiment_stay_where_they_are(experiment: Path, tmp_path: Path) -> None:
+    (experiment / "data").rename(tmp_path / "data")
+    assert run("--max_iters=1", f"--dataset={tmp_path}/data/basic") == 0
+    assert run("--max_iters=1", f"--dataset={tmp_path}/data/basic", f"--out_dir={tmp_path}/out") == 0
+    for out_dir in (experiment / "out" / "basic", tmp_path / "out"):
+        assert json.loads((out_dir / "config.json").read_text())["config"]["data"] == str(tmp_path / "data" / "basic")
 
 
 def test_without_a_folder_nothing_is_invented(experiment: Path) -> None:

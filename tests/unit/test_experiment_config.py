@@ -11,9 +11,10 @@ import pytest
 from rung.errors import RungError, StorageError
 from rung.settings import EvaluationConfig, OptimizerConfig, ScheduleConfig
 from rung.training.schedules import learning_rate
+from trainables.language.dotted import changes
 from trainables.models.decoder_config import parameter_count
 from trainables.tinystories.config import TinyStoriesConfig
-from trainables.tinystories.experiment_config import ExperimentConfig, changes
+from trainables.tinystories.experiment_config import ExperimentConfig
 from trainables.tinystories.experiments.settings import from_trainable, to_trainable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "trainables" / "tinystories" / "configs"

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,25 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training here; one test draws."""
-    if request.node.name != "test_an_experiment_leaves_its_files_and_takes_exactly_its_steps":
-        monkeypatch.setattr(ExperimentLogger, "plot", lambda self, status: [])
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here; only `first` draws, which begins before this."""
+    monkeypatch.setattr(ExperimentLogger, "plot", lambda self, status: [])
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Token files in both formats."""
+    folder = tmp_path_factory.mktemp("data")
     tokens = np.arange(2000, dtype=np.uint16) ** 2 % 13
-    np.save(tmp_path / "train.npy", tokens[:1800])
-    tokens[1800:].tofile(tmp_path / "validation.bin")
-    return {"train_data_path": str(tmp_path / "train.npy"), "val_data_path": str(tmp_path / "validation.bin")}
+    np.save(folder / "train.npy", tokens[:1800])
+    tokens[1800:].tofile(folder / "validation.bin")
+    return {"train_data_path": str(folder / "train.npy"), "val_data_path": str(folder / "validation.bin")}
+
+
+@pytest.fixture(scope="module")
+def first(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment that has come to its end; tests leave it as it is."""
+    return run_experiment("first", experiment(data), tmp_path_factory.mktemp("runs") / "first")
 
 
 def experiment(data: dict[str, str], **changes: Any) -> ExperimentConfig:
@@ -90,8 +96,8 @@ def same_weights(one: Path, other: Path, name: str) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_an_experiment_leaves_its_files_and_takes_exactly_its_steps(data: dict[str, str], tmp_path: Path) -> None:
-    directory = run_experiment("first", experiment(data), tmp_path / "first")
+def test_an_experiment_leaves_its_files_and_takes_exactly_its_steps(first: Path) -> None:
+    directory = first
     assert (directory / "loss_curves.png").read_bytes()[:4] == (directory / "lr_schedule.png").read_bytes()[:4]
     rows = read_rows(directory / "metrics.csv")
     assert [row.step for row in rows] == [0, 2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18, 20, 22, 23]
@@ -116,8 +122,8 @@ def test_an_experiment_leaves_its_files_and_takes_exactly_its_steps(data: dict[s
     assert [len(file["sha256"]) for file in launch["data"]] == [64, 64]
 
 
-def test_a_finished_experiment_keeps_its_name(data: dict[str, str], tmp_path: Path) -> None:
-    directory = run_experiment("first", experiment(data), tmp_path / "first")
+def test_a_finished_experiment_keeps_its_name(data: dict[str, str], first: Path) -> None:
+    directory = first
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     with pytest.raises(RungError, match=r"holds this experiment already, completed at step 23: choose another name"):
         run_experiment("first", experiment(data), directory)
@@ -126,31 +132,45 @@ def test_a_finished_experiment_keeps_its_name(data: dict[str, str], tmp_path: Pa
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
-def test_the_same_command_after_a_kill_goes_on_to_the_same_numbers(data: dict[str, str], tmp_path: Path) -> None:
-    config = experiment(data, max_iterations=40, d_model=64, batch_size=64)
+KILLED_AT_17 = """
+import os, runpy, signal
+from trainables.tinystories.experiments.recorder import ExperimentRecorder
+
+def die(self, run):
+    take(self, run)
+    if run.progress.step == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+take, ExperimentRecorder.after_step = ExperimentRecorder.after_step, die
+runpy.run_module("trainables.tinystories.run_experiment", run_name="__main__")
+"""
+"""The command, in a process that is killed between two rows and two checkpoints."""
+
+
+def test_the_same_command_after_a_kill_goes_on_to_the_same_numbers(
+    data: dict[str, str], first: Path, tmp_path: Path
+) -> None:
+    config = experiment(data)
     config.to_json(tmp_path / "experiment.json")
     arguments = ["--name", "killed", "--config", "experiment.json", "--description", "to be killed"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "trainables.tinystories.run_experiment", *arguments],
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_17, *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
     )
-    checkpoint = tmp_path / "runs" / "killed" / "checkpoints" / "step-0000000010" / "complete.json"
-    end = time.monotonic() + 60
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert done.returncode == -signal.SIGKILL
     killed = tmp_path / "runs" / "killed"
-    assert 8 <= read_rows(killed / "metrics.csv")[-1].step < 40
+    assert read_rows(killed / "metrics.csv")[-1].step == 16
+    assert checkpoints(killed)[-1] == "step-0000000010"
     with (killed / "metrics.csv").open("a") as file:
         file.write("41,3.0,0.")
     run_experiment("killed", config, killed)
-    straight = run_experiment("straight", config, tmp_path / "straight")
-    assert numbers(killed) == numbers(straight)
-    assert same_weights(killed, straight, "best.safetensors")
-    assert same_weights(killed, straight, "final.safetensors")
+    assert numbers(killed) == numbers(first)
+    assert same_weights(killed, first, "best.safetensors")
+    assert same_weights(killed, first, "final.safetensors")
     times = [row.wallclock_time for row in read_rows(killed / "metrics.csv")]
     assert times == sorted(times)
     assert len(json.loads((killed / "provenance.json").read_text())["launches"]) == 2
@@ -162,10 +182,9 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("step", [5, 22])
 def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
-    step: int, data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, data: dict[str, str], first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "CHECKPOINT_SECONDS", 0.0)
-    straight = run_experiment("straight", experiment(data), tmp_path / "straight")
 
     def die(self: Any, run: Run) -> None:
         take(self, run)
@@ -179,12 +198,11 @@ def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
             run_experiment("killed", experiment(data), tmp_path / "killed")
     assert f"step-{step:010d}" in checkpoints(tmp_path / "killed")
     killed = run_experiment("killed", experiment(data), tmp_path / "killed")
-    assert numbers(killed) == numbers(straight)
-    assert checkpoints(killed) == checkpoints(straight)
+    assert numbers(killed) == numbers(first)
+    assert checkpoints(killed) == checkpoints(first)
 
 
-def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], tmp_path: Path) -> None:
-    first = run_experiment("first", experiment(data), tmp_path / "first")
+def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], first: Path, tmp_path: Path) -> None:
     longer = experiment(data, max_iterations=30)
     second = run_experiment("second", longer, tmp_path / "second", first)
     third = run_experiment("third", longer, tmp_path / "third", first / "checkpoints" / "step-0000000010")
@@ -206,8 +224,9 @@ def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], tmp_
         run_experiment("sixth", experiment(data, d_model=32), tmp_path / "sixth", first)
 
 
-def test_who_begins_where_another_stands_keeps_to_its_own_optimizer(data: dict[str, str], tmp_path: Path) -> None:
-    first = run_experiment("first", experiment(data), tmp_path / "first")
+def test_who_begins_where_another_stands_keeps_to_its_own_optimizer(
+    data: dict[str, str], first: Path, tmp_path: Path
+) -> None:
     changed = experiment(data, max_iterations=30, weight_decay=0.5, beta2=0.9)
     second = run_experiment("second", changed, tmp_path / "second", first)
     state = json.loads((second / "checkpoints" / "step-0000000030" / "state.json").read_text())
@@ -219,14 +238,20 @@ def test_a_divergence_is_a_result(data: dict[str, str], tmp_path: Path) -> None:
     directory = run_experiment("wild", experiment(data, **wild), tmp_path / "wild")
     found = load_experiment(directory)
     assert found.status == "diverged"
-    assert (found.statistics["total_steps"], found.summary["diverged_step"]) == (2, 3)  # the last row, and the end
+    assert found.rows[-1].step == 2
+    assert (found.statistics["total_steps"], found.summary["diverged_step"]) == (3, 3)  # not that of the last row
+    written = json.loads((directory / "summary.json").read_text())
+    assert written["statistics"]["total_steps"] == 3
     assert result(found).startswith("diverged at step 3, ")
     with pytest.raises(RungError, match="holds this experiment already, diverged at step"):
         run_experiment("wild", experiment(data, **wild), directory)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_compiled_models_weights_fit_an_uncompiled_one(data: dict[str, str], tmp_path: Path) -> None:
+def test_a_compiled_models_weights_fit_an_uncompiled_one(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the default takes long to import
     config = experiment(data, overrides={**SMALL["overrides"], "compile": True})
     run = Run(build_trainable(config, "cpu"), "compiled", Goal("steps", 1, "validation/loss", "min"))
     assert run.training_model is not run.model  # it would be compiled at its first call

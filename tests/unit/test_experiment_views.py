@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def test_analyze_lists_describes_and_compares(runs: Path, capsys: pytest.Capture
     assert analyze.main(["compare", "--experiments", "baseline", "higher_lr", "--output", "table.csv"]) == 0
     assert Path("table.csv").read_text().startswith("experiment,status,learning_rate,steps,")
     assert Path("table.png").read_bytes().startswith(PNG)
+    assert capsys.readouterr().out.splitlines()[-2:] == ["picture: table.png", "table: table.csv"]
+    tracked(runs, "begun", range(0), 1.0, finish=False)
+    assert analyze.main(["compare", "--experiments", "begun", "--output", "begun.csv"]) == 0
+    assert "picture: none, since there is no loss yet" in capsys.readouterr().out
+    assert not Path("begun.png").exists()
+    shutil.rmtree(runs / "begun")
     with pytest.raises(RungError, match="compare wants --experiments"):
         analyze.main(["compare"])
     with pytest.raises(StorageError, match="there is no experiment in runs/nothing"):
@@ -284,6 +291,8 @@ def test_other_trainables_and_single_runs_are_exported_too(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     made_up = MadeUp({"optimizer.weight_decay": [0.1, 1.0]}, seeds=2, ended={(1, 1): ("diverged", 300, "")})
     study = load(write_study(tmp_path / "results" / "decays", made_up))
+    for picture in ("write_loss_curves", "write_learning_rates"):  # which take long, and another test has them drawn
+        monkeypatch.setattr(export, picture, lambda path, line: False)
     (folder,) = export.export_runs(study, tmp_path / "exported", [f"{made_up.config_id(1)}-s1"])
     found = load_experiment(folder)
     assert found.status == "diverged"

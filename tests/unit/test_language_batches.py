@@ -13,7 +13,7 @@ from torch import nn
 
 from rung.errors import RungError
 from trainables.language.batches import Windows, WindowStream, fixed_windows
-from trainables.language.evaluation import bits_per_byte, mean_loss, perplexity
+from trainables.language.evaluation import bits_per_byte, mean_loss, mean_losses, perplexity
 from trainables.language.losses import language_loss
 from trainables.language.tokens import Tokens
 from trainables.tinystories import TinyStories
@@ -92,6 +92,15 @@ def test_the_mean_does_not_depend_on_chunks() -> None:
         whole = language_loss(model(windows.inputs_BS), windows).item()
         assert mean_loss(model, windows, 5) == pytest.approx(whole, rel=1e-6)
         assert mean_loss(model, windows, 100) == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_mean_of_all_targets_is_told_beside_that_of_some() -> None:
+    model, windows = Bigram(), weighted()
+    every = fixed_windows(TOKENS, context=10, count=120)
+    mean, weighted_mean = mean_losses(model, windows, 5)
+    assert (mean, None) == mean_losses(model, every, 5)
+    assert mean == mean_loss(model, every, 5)
+    assert weighted_mean == mean_loss(model, windows, 5) != mean
 
 
 def test_nothing_to_learn_is_a_loss_of_zero() -> None:

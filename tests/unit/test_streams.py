@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import textwrap
 from collections import Counter
 from itertools import islice
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from rung.errors import RungError
 from trainables.character_streams import stream
 from trainables.character_streams.config import CharacterStreamsConfig, StreamConfig
-from trainables.character_streams.corpus import corpus, stream_of, vocabulary_size
+from trainables.character_streams.corpus import Corpus, corpus, stream_of, vocabulary_size
 from trainables.character_streams.stream import own_stream, taken, until
 from trainables.character_streams.streams import BUILT_IN
 
@@ -127,6 +128,25 @@ def test_held_out_lines_are_disjoint() -> None:
     again, other = corpus(config, 5), corpus(config, 6)
     assert (again.splits["train"] == text.splits["train"]).all()
     assert other.lines("validation", 50) != text.lines("validation", 50)
+
+
+def test_which_lines_are_held_out_has_random_numbers_of_its_own() -> None:
+    config = CharacterStreamsConfig(characters=20_000, held_out="lines", validation_fraction=0.25)
+    parted, whole = (written(corpus(each, 5)) for each in (config, config.model_copy(update={"held_out": "none"})))
+    drawn = [*whole["train"], *whole["validation"]]
+    held = set(parted["validation"])
+    assert drawn == taken(lambda: config.stream.stream().lines(5), 20_000, "")  # the lines are what they were
+    assert parted["train"] == [line for line in drawn if line not in held]
+    assert parted["validation"] == [line for line in drawn if line in held]
+    different = sorted(set(drawn))
+    random.Random(5).shuffle(different)  # with the seed of the lines
+    assert len(held & set(different[: len(held)])) < len(held) / 2
+    assert sorted(held)[:4] == ["aa: a a", "aae: a a e", "abc: a b c", "ad: a d"]  # in every version of Python
+
+
+def written(text: Corpus) -> dict[str, list[str]]:
+    assert text.codec is not None
+    return {split: text.codec.decode(ids.tolist()).splitlines() for split, ids in text.splits.items()}
 
 
 def test_which_characters_are_answers() -> None:

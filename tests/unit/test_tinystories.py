@@ -11,7 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from rung.configuration import completed
 from rung.errors import RungError
+from rung.study import load_study
 from rung.trainable import Sampling
 from rung.training.assignment import Goal
 from rung.training.loop import NullRecorder, evaluate, train
@@ -26,6 +28,7 @@ from trainables.tinystories.plots import PLOTS, VIRTUES
 from trainables.tinystories.prepare import main
 from trainables.tinystories.stories import StoryChunk, story
 
+STUDIES = Path(__file__).resolve().parents[2] / "search_spaces" / "tinystories"
 TOLD = [story(0, index) for index in range(2000)]
 
 
@@ -124,6 +127,40 @@ def test_the_command_takes_a_text_file(
     assert main(["text", "--train", str(tmp_path / "none"), "--out", "x"]) == 1
 
 
+def test_a_separator_may_have_any_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNG_DATA", str(tmp_path))
+    text = tmp_path / "t.txt"
+    separator = "\n\u2042\u00e9\U0001f600\n"
+    text.write_text("".join(f"{told.text}{separator}" for told in TOLD[:40]), encoding="utf-8")
+    arguments = ["text", "--train", str(text), "--out", "own", "--vocabulary", "280", "--processes", "1"]
+    assert main([*arguments, "--separator", "\\n\u2042\u00e9\U0001f600\\n"]) == 0
+    folder = TokenFolder.open(tmp_path / "own")
+    assert sum(split.documents for split in folder.manifest.splits.values()) == 40
+    assert folder.manifest.source["separator"] == separator
+    for wrong, complaint in (("", "ends no document"), ("\\", r"a backslash itself is \\")):
+        with pytest.raises(SystemExit):
+            main([*arguments, "--separator", wrong])
+        assert complaint in capsys.readouterr().err
+
+
+def test_what_was_read_does_not_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNG_DATA", str(tmp_path))
+    text = tmp_path / "t.txt"
+    text.write_text(StoryChunk(0, "train", 0, 40).read())
+    (tmp_path / "link.txt").symlink_to(text)
+    (tmp_path / "copy.txt").write_text(text.read_text())
+    arguments = ["text", "--train", str(text), "--out", "own", "--vocabulary", "280", "--processes", "1"]
+    assert main([*arguments, "--validation", str(tmp_path / "link.txt")]) == 1
+    assert "are the same file" in capsys.readouterr().err
+    assert main([*arguments, "--validation", str(tmp_path / "none.txt")]) == 1
+    assert "none.txt cannot be read" in capsys.readouterr().err
+    assert main([*arguments, "--validation", str(tmp_path / "copy.txt")]) == 0
+
+
 def test_what_is_missing_is_said_with_its_command(root: Path) -> None:
     assert TinyStories.missing(config()) is None
     assert len(TinyStories.data_files(config())) == 4
@@ -158,6 +195,14 @@ def test_a_batch_is_not_split_further_than_it_goes() -> None:
         config(accumulation=5)
 
 
+def test_more_parts_than_windows_are_an_obstacle() -> None:
+    assert TinyStories.splitting_obstacle(config(), 4) is None
+    text = TinyStories.splitting_obstacle(config(), 5)
+    assert text == (
+        "a batch of 4 windows cannot be split into 5 parts (workers x accumulation): raise batch_size, or take fewer"
+    )
+
+
 def test_the_handouts_model_has_17_million_parameters() -> None:
     """CS336 handout, section 7.2: 17 million without the input embedding."""
     defaults = TinyStoriesConfig()
@@ -165,6 +210,35 @@ def test_the_handouts_model_has_17_million_parameters() -> None:
     assert parts["total"] == TinyStories.workload(defaults).parameters == 22_696_448
     assert parts["without_embeddings"] == 17_576_448
     assert TinyStories.workload(defaults).tokens_per_step * 10_000 == 327_680_000
+
+
+def test_tying_takes_from_the_leaderboard_model_what_was_published() -> None:
+    """The course repository's leaderboard entry: 45.2 M parameters become 28.8 M. Ours is its smallest model."""
+    study = load_study(STUDIES / "leaderboard.yaml")
+    tied = TinyStoriesConfig.model_validate(completed(TinyStoriesConfig, study.base))
+    assert tied.model.layers == study.space["model.layers"]["grid"][0]
+    totals = [
+        parameter_breakdown(tied.model.model_copy(update={"tie_embeddings": tie}), tied.vocabulary, tied.context)
+        for tie in (False, True)
+    ]
+    assert tied.model.tie_embeddings
+    assert [parts["total"] for parts in totals] == [45_224_448, 28_840_448]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values"),
+    [
+        ("no-layer-norm", "model.norm", ["pre", "none"]),
+        ("post-norm", "model.norm", ["pre", "post"]),
+        ("no-position-embedding", "model.positions", ["rope", "none"]),
+        ("silu", "model.mlp", ["swiglu", "silu"]),
+    ],
+)
+def test_an_ablation_compares_the_default_with_one_change(name: str, field: str, values: list[str]) -> None:
+    study = load_study(STUDIES / f"{name}.yaml")
+    assert study.space[field] == {"grid": values}
+    assert getattr(TinyStoriesConfig().model, field.removeprefix("model.")) == values[0]
+    assert set(study.space) == {field, "optimizer.learning_rate"}
 
 
 def test_a_run_learns_and_its_measures_agree(root: Path) -> None:

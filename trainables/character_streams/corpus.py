@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,9 @@ from trainables.language.tokens import Split, data_root
 
 UNKNOWN_TEXT = 96
 """Characters that a text is taken to have while it is not there: printable ASCII and the line end. For plans only."""
+
+CHECKED_TOKENS = 2**24
+"""Tokens of a split without characters that are compared with the vocabulary: its first ones."""
 
 BINS: dict[Split, str] = {"train": "train.bin", "validation": "val.bin"}
 
@@ -98,7 +102,7 @@ def corpus(config: CharacterStreamsConfig, data_seed: int) -> Corpus:
         RungError: there is no such text, or it does not fit the configuration.
     """
     if config.data is not None:
-        return _read(locate(config.data), config.validation_fraction)
+        return _read(locate(config.data), config)
     parts = config.model_dump_json(include={"stream", "characters", "validation_fraction", "held_out"})
     return _made(parts, data_seed)
 
@@ -170,7 +174,8 @@ def _split_lines(lines: list[str], config: CharacterStreamsConfig, data_seed: in
     different = sorted(set(lines))
     if len(different) < 2:
         raise RungError(f"held_out: lines needs two different lines, and stream {config.stream.name} has one")
-    random.Random(data_seed).shuffle(different)
+    draw = random.Random(f"held out {data_seed}")  # not the numbers that the lines themselves were drawn from
+    different.sort(key=lambda line: draw.random())
     count = min(max(1, round(len(different) * config.validation_fraction)), len(different) - 1)
     held = set(different[:count])
     return {
@@ -193,13 +198,13 @@ def _encoded(codec: Characters, text: str, stream: Stream) -> NDArray[np.uint16]
     return tokens.astype(np.uint16)
 
 
-def _read(path: Path, validation_fraction: float) -> Corpus:
+def _read(path: Path, config: CharacterStreamsConfig) -> Corpus:
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, config)
     text = _text(path)
     characters = "".join(sorted(set(text)))
     codec = Characters(characters)
-    cut = int(len(text) * (1 - validation_fraction))
+    cut = int(len(text) * (1 - config.validation_fraction))
     everything = _encoded(codec, text, Stream(str(path), lambda seed: iter(())))
     return Corpus({"train": everything[:cut], "validation": everything[cut:]}, codec, None)
 
@@ -214,10 +219,11 @@ def _text(path: Path) -> str:
     return text
 
 
-def _read_folder(path: Path) -> Corpus:
+def _read_folder(path: Path, config: CharacterStreamsConfig) -> Corpus:
     meta = read_meta(path)
     splits = {split: _bin(path / name) for split, name in BINS.items()}
     if meta is None:
+        _check_gpt2_tokens(path, splits, _gpt2_vocabulary(config))
         try:
             codec: Codec | None = Gpt2Tokens(path)
         except RungError:
@@ -227,6 +233,18 @@ def _read_folder(path: Path) -> Corpus:
     if highest >= len(meta.characters):
         raise RungError(f"{path} has token {highest}, and its {META} knows {len(meta.characters)} characters")
     return Corpus(splits, Characters(meta.characters), _stream_of(meta, path))
+
+
+def _check_gpt2_tokens(path: Path, splits: Mapping[Split, NDArray[np.uint16]], vocabulary: int) -> None:
+    """Refuses tokens that the model does not have. A text of gigabytes is not read to its end for that."""
+    for split, tokens in splits.items():
+        highest = int(tokens[:CHECKED_TOKENS].max())
+        if highest >= vocabulary:
+            raise RungError(
+                f"{path / BINS[split]} has token {highest:,}, and the model has {vocabulary:,} tokens (0 to "
+                f"{vocabulary - 1:,}): they were made with another tokenizer than GPT-2's or the initial weights', or "
+                f"the folder lacks its {META}"
+            )
 
 
 def _stream_of(meta: Meta, folder: Path) -> Stream | None:

@@ -44,7 +44,8 @@ class Theory:
     """Losses that follow from how the lines are made, in nats per character. None: not known."""
 
     floor: float | None = None
-    """Of all characters, line ends included: entropy of a line over its mean length. No model can do better."""
+    """Of all characters, line ends included: entropy of a line over its mean length. A model that sees whole lines
+    cannot do better; one whose windows begin anywhere does worse."""
     plateau: float | None = None
     """Of all characters, for a model that has learnt the format and guesses the answers."""
     answer_floor: float | None = None

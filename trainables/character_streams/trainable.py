@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from trainables.language.batches import Windows
-
 SHOWN_TEXTS, SHOWN_TOKENS = 3, 200
 """How many texts, of how many characters, show what a model writes that has no questions to answer."""
 
@@ -83,12 +81,13 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
 
     @classmethod
     def references(cls, config: CharacterStreamsConfig) -> Mapping[str, Sequence[Reference]]:
-        """Entropy of the stream, and what a model comes to that knows the format and guesses."""
+        """Entropy of whole lines, which windows that begin anywhere do not come to, and the loss of a model that knows
+        the format and guesses."""
         stream = stream_of(config)
         if stream is None:
             return {}
         theory = stream.theory
-        whole = _lines(("entropy of the stream", theory.floor), ("format known, answer guessed", theory.plateau))
+        whole = _lines(("entropy of the lines", theory.floor), ("format known, answer guessed", theory.plateau))
         answers = _lines(
             ("entropy of the answers", theory.answer_floor), ("format known, answer guessed", theory.answer_plateau)
         )
@@ -135,6 +134,12 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
         """Where only answers are learnt: which characters those are. Evaluation counts all of them."""
         return self.corpus.answers(split) if self.config.loss_on == "answer" else None
 
+    def evaluation_weights(self, split: Split) -> NDArray[np.bool_] | None:
+        """Which characters belong to an answer, of validation text; the loss of all of them is reported, too."""
+        stream = self.corpus.stream
+        has_answers = stream is not None and stream.prompt is not None
+        return self.corpus.answers(split) if has_answers and split == "validation" else None
+
     def starts(self, split: Split) -> NDArray[np.int64] | None:
         """The beginnings of lines, if windows begin there."""
         if self.config.windows == "random":
@@ -155,12 +160,11 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Losses over fixed windows, and the answers to a fixed set of questions."""
-        from trainables.character_streams.evaluation import losses
-        from trainables.language.evaluation import perplexity
+        from trainables.language.evaluation import mean_losses, perplexity
 
         rows, metrics = self.config.evaluation_batch_size, {}
         for split, windows in self.fixed_windows.items():
-            metrics[f"{split}/loss"], answer_loss = losses(model, windows, rows)
+            metrics[f"{split}/loss"], answer_loss = mean_losses(model, windows, rows)
             if split == "validation" and answer_loss is not None:
                 metrics["validation/answer_loss"] = answer_loss
         metrics["validation/perplexity"] = perplexity(metrics["validation/loss"])
@@ -201,43 +205,15 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
         lines = self.corpus.lines("validation", self.config.answers)
         return Examination(stream, lines, line_end_first=self.config.windows == "random") if lines else None
 
-    @cached_property
-    def fixed_windows(self) -> dict[Split, Windows]:
-        """What each split is evaluated on: all characters count; the weights say which ones belong to an answer."""
-        from trainables.language.batches import fixed_windows
-
-        stream = self.corpus.stream
-        has_answers = stream is not None and stream.prompt is not None
-        return {
-            split: fixed_windows(
-                self.tokens(split),
-                context=self.config.context,
-                count=self.config.evaluation_tokens,
-                device=self.device,
-                weights=self.corpus.answers(split) if has_answers and split == "validation" else None,
-                starts=self.starts(split),
-            )
-            for split in SPLITS
-        }
-
     def _written(self, model: nn.Module, prompts: Sequence[str], sampling: Sampling) -> list[str]:
         """What the model writes, up to the first line end."""
-        from trainables.models.generation import generate
-
-        end = self.corpus.line_end
-        rows = generate(
-            model,
-            [self.codec.encode(prompt) for prompt in prompts],
-            max_new_tokens=sampling.tokens,
-            temperature=sampling.temperature,
-            stop=() if end is None else (end,),
-            seed=sampling.seed,
-        )
+        encoded = [self.codec.encode(prompt) for prompt in prompts]
+        rows = self.continuations(model, encoded, sampling, self.corpus.line_end)
         return [self.codec.decode(row) for row in rows]
 
 
 def _lines(*pairs: tuple[str, float | None]) -> list[Reference]:
-    return [Reference(f"{label} ({value:.4f})", value) for label, value in pairs if value is not None]
+    return [Reference(label, value) for label, value in pairs if value is not None]
 
 
 def _files(path: Path) -> list[Path]:

@@ -44,9 +44,13 @@ class FileChunk:
     """The bytes from `begin` to before `end` of a file."""
 
     path: Path
+    """The file."""
     begin: int
+    """Position of the first byte."""
     end: int
+    """Position behind the last byte."""
     separator: str = END_OF_TEXT
+    """What stands at the end of each document."""
 
     def read(self) -> str:
         """The text, with its line ends as they are."""

@@ -37,8 +37,11 @@ class EncodedChunk:
     """The token ids of a chunk, ends of documents included, and what they stand for."""
 
     tokens: NDArray[np.uint16]
+    """Ids of all its documents, one after another."""
     text_bytes: int
+    """Bytes of UTF-8 of the documents, without separators."""
     documents: int
+    """How many; one without an end counts if there is more in it than white space."""
 
 
 class FastEncoder:

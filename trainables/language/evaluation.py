@@ -11,21 +11,28 @@ from trainables.language.batches import Windows
 from trainables.language.losses import token_losses
 
 
-def mean_loss(model: nn.Module, windows: Windows, rows: int) -> float:
-    """The mean over the weighted targets in nats, `rows` windows at a time, summed in float64."""
+def mean_losses(model: nn.Module, windows: Windows, rows: int) -> tuple[float, float | None]:
+    """The mean over all targets in nats, and over those with a weight; None where there are no weights.
+
+    `rows` windows at a time, summed in float64.
+    """
     device = windows.targets_BS.device
-    loss = torch.zeros((), dtype=torch.float64, device=device)
-    count = torch.zeros((), dtype=torch.float64, device=device)
+    total, weighted, weight = (torch.zeros((), dtype=torch.float64, device=device) for _ in range(3))
     for begin in range(0, len(windows), rows):
         chunk = windows.at(slice(begin, begin + rows))
         losses_BS = token_losses(model(chunk.inputs_BS), chunk.targets_BS).double()
-        if chunk.weights_BS is None:
-            loss += losses_BS.sum()
-            count += losses_BS.numel()
-        else:
-            loss += (losses_BS * chunk.weights_BS).sum()
-            count += chunk.weights_BS.double().sum()
-    return (loss / count).item()
+        total += losses_BS.sum()
+        if chunk.weights_BS is not None:
+            weighted += (losses_BS * chunk.weights_BS).sum()
+            weight += chunk.weights_BS.double().sum()
+    mean = (total / windows.targets_BS.numel()).item()
+    return mean, None if windows.weights_BS is None else (weighted / weight).item()
+
+
+def mean_loss(model: nn.Module, windows: Windows, rows: int) -> float:
+    """The mean over the weighted targets, see `mean_losses`."""
+    mean, weighted_mean = mean_losses(model, windows, rows)
+    return mean if weighted_mean is None else weighted_mean
 
 
 def perplexity(loss: float) -> float:

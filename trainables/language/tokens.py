@@ -24,8 +24,8 @@ from pydantic import Field, ValidationError
 
 from rung.errors import RungError
 from rung.settings import StrictModel
+from rung.training.environment import DATA_VARIABLE
 
-DATA_VARIABLE = "RUNG_DATA"
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 TOKEN_TYPE = np.dtype("<u2")

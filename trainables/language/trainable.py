@@ -59,6 +59,10 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
         """What each token of a split counts as a target, (tokens,); None: all count alike."""
         return None
 
+    def evaluation_weights(self, split: Split) -> NDArray[np.generic] | None:
+        """The same for the fixed windows that a split is evaluated on."""
+        return self.weights(split)
+
     def starts(self, split: Split) -> NDArray[np.integer] | None:
         """Where windows of a split may begin, ascending; None: anywhere."""
         return None
@@ -91,6 +95,11 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
     def packing_obstacle(cls, config: LanguageConfigT) -> str | None:
         """Dropout masks come from each run's own generator, one mask at a time."""
         return None if config.model.dropout == 0 else "dropout draws its masks run by run"
+
+    @classmethod
+    def splitting_obstacle(cls, config: LanguageConfigT, parts: int) -> str | None:
+        """A part is one window at least."""
+        return None if parts <= config.batch_size else _too_many_parts(config.batch_size, parts)
 
     def model(self, generator: torch.Generator) -> nn.Module:
         """A `Decoder` on the device of `generator`."""
@@ -129,7 +138,7 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
         """Rows, as evenly as they divide; a part counts as much as its targets do."""
         rows = len(batch)
         if count > rows:
-            raise RungError(f"a batch of {rows} windows cannot be split into {count} parts: raise batch_size")
+            raise RungError(_too_many_parts(rows, count))
         cuts = [rows * part // count for part in range(count + 1)]
         parts = [batch.at(slice(begin, end)) for begin, end in pairwise(cuts)]
         if batch.weights_BS is None:
@@ -158,7 +167,7 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
                 context=self.config.context,
                 count=self.config.evaluation_tokens,
                 device=self.device,
-                weights=self.weights(split),
+                weights=self.evaluation_weights(split),
                 starts=self.starts(split),
             )
             for split in SPLITS
@@ -168,7 +177,8 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
         """What the model writes after each prompt, up to the end of a document or `sampling.tokens` tokens."""
         codec = self.codec
         encoded = [codec.encode(prompt) or self._beginning() for prompt in prompts]
-        return [codec.decode(row) for row in self._generate(model, encoded, sampling)]
+        rows = self.continuations(model, encoded, sampling, codec.end)
+        return [codec.decode(row[:-1] if row and row[-1] == codec.end else row) for row in rows]
 
     def _beginning(self) -> list[int]:
         """What stands before a text that has no prompt."""
@@ -176,10 +186,13 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
             raise RungError("an empty prompt gives the model nothing to begin with: write at least one character")
         return [self.codec.end]
 
-    def _generate(self, model: nn.Module, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
+    @staticmethod
+    def continuations(
+        model: nn.Module, prompts: Sequence[Sequence[int]], sampling: Sampling, end: int | None
+    ) -> list[list[int]]:
+        """The tokens that the model writes after each prompt, up to and with the token `end`, if there is one."""
         from trainables.models.generation import generate
 
-        end = self.codec.end
         rows: list[list[int]] = generate(
             model,
             prompts,
@@ -190,4 +203,11 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
             stop=() if end is None else (end,),
             seed=sampling.seed,
         )
-        return [row[:-1] if row and row[-1] == end else row for row in rows]
+        return rows
+
+
+def _too_many_parts(windows: int, parts: int) -> str:
+    return (
+        f"a batch of {windows} windows cannot be split into {parts} parts (workers x accumulation): raise batch_size, "
+        "or take fewer"
+    )

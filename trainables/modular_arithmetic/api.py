@@ -23,10 +23,11 @@ import numpy as np
 
 from rung.errors import RungError
 from rung.training.assignment import Goal
+from trainables.language.dotted import flat
 from trainables.modular_arithmetic.arguments import Arguments
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.history import History
-from trainables.modular_arithmetic.launch import Launch, RunSettings, flat, has_this_run, write_settings
+from trainables.modular_arithmetic.launch import Launch, RunSettings, has_this_run, write_settings
 from trainables.modular_arithmetic.trainable import ModularArithmetic
 
 if TYPE_CHECKING:

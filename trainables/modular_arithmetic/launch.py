@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 from rung.errors import RungError, StorageError
 from rung.provenance import launch_record
 from rung.results.files import replace_file
+from trainables.language.dotted import changes
 from trainables.modular_arithmetic.arguments import Arguments
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.workload import parameter_count
@@ -99,15 +100,11 @@ def has_this_run(launch: Launch) -> bool:
         return False
     except (OSError, ValueError, KeyError) as error:
         raise StorageError(f"cannot read {path}: {error}") from error
-    wanted, there = flat(_identity(launch)), flat(present)
-    changes = [
-        f"{name} {there.get(name)} -> {wanted.get(name)}"
-        for name in sorted(wanted.keys() | there.keys())
-        if there.get(name) != wanted.get(name)
-    ]
-    if changes:
+    differing = sorted(changes(present, _identity(launch)).items())
+    if differing:
+        listed = ", ".join(f"{name} {there} -> {wanted}" for name, (there, wanted) in differing)
         raise RungError(
-            f"{launch.directory} holds another run ({', '.join(changes)}): "
+            f"{launch.directory} holds another run ({listed}): "
             "choose another exp_name or exp_id, or delete the directory"
         )
     _check_extension(launch, n_steps)
@@ -146,14 +143,3 @@ def write_settings(launch: Launch) -> None:
         replace_file(path, json.dumps(content, indent=2).encode())
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error}") from error
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found.update(flat(value, f"{prefix}{name}."))
-        else:
-            found[prefix + name] = value
-    return found

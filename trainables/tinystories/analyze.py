@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RungError, StorageError
-from trainables.tinystories.experiment_config import DESCRIBING, flat
+from trainables.language.dotted import flat
+from trainables.tinystories.experiment_config import DESCRIBING
 from trainables.tinystories.experiment_logger import compare_experiments
 from trainables.tinystories.experiments.command_line import experiment_path, guarded, runs_directory
 from trainables.tinystories.experiments.directory import Experiment, experiment_folders, load_experiment
@@ -38,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     picture = chosen.output.with_suffix(".png") if chosen.output else runs / "experiment_comparison.png"
     compare_experiments(paths, picture)
-    print(f"\npicture: {picture}\ntable: {picture.with_suffix('.csv')}")
     return 0
 
 

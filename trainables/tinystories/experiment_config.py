@@ -14,7 +14,6 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,27 +162,6 @@ class ExperimentConfig(StrictModel):
             return self
         text = json.dumps(self.numbers(), sort_keys=True)
         return self.model_copy(update={"experiment_id": hashlib.sha256(text.encode()).hexdigest()[:8]})
-
-
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between two dumped configurations (nested mappings as dotted names): name to (before, after)."""
-    one, other = flat(before), flat(after)
-    return {
-        name: (one.get(name), other.get(name))
-        for name in [*one, *(name for name in other if name not in one)]
-        if one.get(name) != other.get(name)
-    }
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names; an empty mapping is nothing."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{name}."))
-        else:
-            found[prefix + name] = value
-    return found
 
 
 def problems(error: ValidationError) -> list[str]:

@@ -123,7 +123,7 @@ def compare_experiments(
     """Draws the losses of several experiments into one picture and puts their results into one table.
 
     They may be of different lengths, logged at different intervals, or still running. The table lies beside the
-    picture, under its name with the ending `.csv`; it is printed and returned, too.
+    picture, under its name with the ending `.csv`; it is returned, too, and printed with the paths of what was written.
 
     Args:
         experiment_dirs: their folders.
@@ -146,10 +146,12 @@ def compare_experiments(
     names = list(experiment_names or [each.name for each in experiments])
     output_path = Path(output_path)
     lines = [Line(name, each.rows, each.status == "diverged") for name, each in zip(names, experiments, strict=True)]
-    write_comparison(output_path, lines)
+    is_drawn = write_comparison(output_path, lines)
     table = comparison_table(experiments, names)
     write_csv(output_path.with_suffix(".csv"), table)
     print(text_table(table))
+    print(f"\npicture: {output_path if is_drawn else 'none, since there is no loss yet'}")
+    print(f"table: {output_path.with_suffix('.csv')}")
     return table
 
 

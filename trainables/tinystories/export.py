@@ -103,6 +103,7 @@ def _export(described: Row, configuration: Row, run: Row, rows: Sequence[MetricR
         "ended_by": run["ended_by"],
         "parameters": {"total": run["parameters"]},
         "device": run["device"],
+        "step": run["step"],
     }
     if run["diverged_step"] is not None:
         facts["diverged_step"] = run["diverged_step"]

@@ -60,10 +60,15 @@ def made_up(options: argparse.Namespace) -> Text:
 
 def own_text(options: argparse.Namespace) -> Text:
     """Text files on this machine."""
-    separator = options.separator.encode().decode("unicode_escape")
+    separator = options.separator
     train = cut(options.train, separator)
     source: dict[str, str | int | float] = {"train": str(options.train), "separator": separator}
     if options.validation is not None:
+        if options.validation.exists() and options.validation.samefile(options.train):
+            raise RungError(
+                f"--train and --validation are the same file, {options.train}: a model would be judged by what it has "
+                "read. Leave --validation out, and the end of the training file is held out"
+            )
         return Text(
             {"train": train, "validation": cut(options.validation, separator)},
             {**source, "validation": str(options.validation)},
@@ -105,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--held-out", type=_share, default=0.1, metavar="SHARE", help="of the training file, without --validation"
     )
-    kind.add_argument("--separator", default=END_OF_TEXT, help=r"what ends a document; \n is a line end")
+    kind.add_argument(
+        "--separator", type=_separator, default=END_OF_TEXT, help=r"what ends a document; \n is a line end"
+    )
     kind.set_defaults(text=own_text)
 
     for name, source in SOURCES.items():
@@ -141,6 +148,17 @@ def _name(text: str) -> str:
     if Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder: RUNG_DATA says where it lies")
     return text
+
+
+def _separator(text: str) -> str:
+    """The text, escapes such as \n replaced by what they stand for."""
+    try:
+        separator = text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(rf"{text!r}: {error.reason}; a backslash itself is \\") from error
+    if not separator:
+        raise argparse.ArgumentTypeError("it is empty, so it ends no document")
+    return separator
 
 
 def _share(text: str) -> float:

@@ -16,7 +16,9 @@ class Source:
     """A public text whose documents end with `<|endoftext|>`."""
 
     what: str
+    """What it is and how large, in a sentence."""
     page: str
+    """Address of the page that describes it."""
     vocabulary: int
     """Tokens that the course handout learns from it."""
     files: Mapping[Split, str]

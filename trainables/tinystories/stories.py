@@ -1,10 +1,10 @@
-"""Made-up children's stories from a seeded grammar: text for a laptop without network, of which the entropy is known.
+"""Made-up children's stories from a seeded grammar: text for a laptop without network, of known randomness.
 
 A story is a hero, a friend, a plot and an ending, told in short sentences that hang together: names, pronouns, colours,
 places and numbers stay what they were. `story(seed, index)` is a pure function of both, and a hash of its text says
-which split it belongs to, so that no validation story is ever trained on. Whoever knows the grammar needs `Story.nats`
-nats to tell a story: no model can need fewer, on average. The stories of TinyStories proper are far richer. Imports no
-torch.
+which split it belongs to, so that no validation story is ever trained on. `Story.nats` counts the choices that made a
+story. Their mean is an upper bound of the entropy of the text, since different choices may tell the same story; a model
+that comes to it has learnt the grammar. The stories of TinyStories proper are far richer. Imports no torch.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ class Story:
     """A story, and how much there was to choose in it."""
 
     text: str
+    """Its lines, without a separator behind them."""
     nats: float
-    """Negative log-probability of the choices that made it."""
+    """Negative log-probability of the choices that made it, at least that of its text."""
 
     @property
     def split(self) -> Split:
@@ -62,10 +63,15 @@ class StoryChunk:
     """The stories of a split among those of the numbers from `begin` to before `end`: a `documents.Chunk`."""
 
     seed: int
+    """Of the grammar's choices."""
     split: Split
+    """Which of the stories."""
     begin: int
+    """The first number."""
     end: int
+    """The number behind the last."""
     separator: str = END_OF_TEXT
+    """What stands behind each story."""
 
     def read(self) -> str:
         """The stories as a text file has them."""

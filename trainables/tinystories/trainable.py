@@ -75,7 +75,8 @@ class TinyStories(LanguageTrainable[TinyStoriesConfig]):
 
     @classmethod
     def references(cls, config: TinyStoriesConfig) -> Mapping[str, Sequence[Reference]]:
-        """Of made-up stories, what their grammar leaves open, as far as windows show where a story begins."""
+        """Of made-up stories, what there was to choose in them; that is no less than the entropy of whole stories, and
+        windows do not show where a story begins."""
         try:
             manifest = TokenFolder.open(_path(config)).manifest
         except RungError:
@@ -83,7 +84,7 @@ class TinyStories(LanguageTrainable[TinyStoriesConfig]):
         nats, validation = manifest.source.get("validation_nats"), manifest.splits["validation"]
         if not isinstance(nats, float):
             return {}
-        return {"validation/loss": [Reference("entropy of the stories", nats / validation.tokens)]}
+        return {"validation/loss": [Reference("choices of the grammar", nats / validation.tokens)]}
 
     def tokens(self, split: Split) -> Tokens:
         """The tokens of a split of the data."""

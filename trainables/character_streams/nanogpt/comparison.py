@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainables.character_streams.nanogpt.run_folder import differences
-from trainables.character_streams.nanogpt.run_view import SHARES, RunView, code, percent, read_run, shown, table
+from trainables.character_streams.nanogpt.run_view import SHARES, RunView, code, percent, read_run, shown
+from trainables.language.markdown import table
 
 ANSWERS = 8
 """Answers that are shown side by side."""

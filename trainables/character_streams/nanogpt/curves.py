@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rung.results.figure_style import COLOURS, FAINT, WIDTH, png_bytes, styled
 from rung.results.files import replace_file
 from rung.trainable import Reference
-from trainables.character_streams.nanogpt.run_view import LOSSES, SHARES, RunView
+from trainables.character_streams.nanogpt.run_view import LOSSES, SHARES, RunView, theory_line
 from trainables.character_streams.trainable import CharacterStreams
 
 
@@ -42,7 +42,7 @@ def _draw_losses(axes: Axes, runs: Sequence[RunView]) -> None:
             label = run.folder.name if name == "val/loss" else None
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label)
-    for value, label in {line.value: line.label for run in runs for line in _theory(run)}.items():
+    for value, label in {line.value: theory_line(line) for run in runs for line in _theory(run)}.items():
         axes.axhline(value, color=FAINT, linewidth=0.8, linestyle="--")
         axes.annotate(
             label, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="x-small"

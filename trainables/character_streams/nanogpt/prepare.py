@@ -82,7 +82,7 @@ def describe(made: Corpus, folder: Path) -> str:
     theory = made.stream.theory if made.stream else None
     if theory and theory.floor is not None:
         guessed = "" if theory.plateau is None else f"; {theory.plateau:.4f} with format known and answers guessed"
-        rows.append(f"entropy of the stream: {theory.floor:.4f} nats per character{guessed}")
+        rows.append(f"entropy of the lines: {theory.floor:.4f} nats per character{guessed}")
     return "\n".join([*rows, f"written to {folder}: {', '.join([*BINS.values(), META])}"])
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from rung.errors import RungError
 from rung.results.files import replace_file
 from trainables.character_streams.nanogpt.run_folder import differences
-from trainables.character_streams.nanogpt.run_view import SHARES, RunView, code, find_runs, percent, shown, table
+from trainables.character_streams.nanogpt.run_view import SHARES, RunView, code, find_runs, percent, shown, theory_line
 from trainables.character_streams.trainable import CharacterStreams
+from trainables.language.markdown import table
 
 FILE, PICTURE = "report.md", "report.png"
 ANSWERS = 5
@@ -76,7 +77,7 @@ def _numbers(ranked: list[RunView], names: dict[Path, str]) -> str:
 
 def _theory(run: RunView) -> str:
     lines = CharacterStreams.references(run.config).get("validation/loss", ())
-    return "Theory, nats per character: " + "; ".join(line.label for line in lines) + "." if lines else ""
+    return "Theory, nats per character: " + "; ".join(map(theory_line, lines)) + "." if lines else ""
 
 
 def _changes(runs: list[RunView], names: dict[Path, str]) -> str:

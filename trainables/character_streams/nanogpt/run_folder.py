@@ -1,6 +1,7 @@
 """The files of a run in its `out_dir`. Imports no torch.
 
-config.json         configuration, nanoGPT's keys, seed, model size, launches
+config.json         configuration (paths within the experiment's folder relative to it), nanoGPT's keys, seed, model
+                    size, launches
 metrics.csv         live
 model.safetensors   the weights alone: the best so far, or the newest with always_save_checkpoint
 summary.json        status, iterations, seconds, last and best numbers
@@ -10,7 +11,7 @@ checkpoints/        what an interrupted run goes on from: model, optimizer, gene
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,12 @@ from rung.provenance import launch_record
 from rung.results.files import replace_file
 from trainables.character_streams.config import CharacterStreamsConfig
 from trainables.character_streams.trainable import CharacterStreams
+from trainables.language.dotted import changes
 
 CONFIG, SUMMARY, MODEL, CHECKPOINTS = "config.json", "summary.json", "model.safetensors", "checkpoints"
+
+PATHS = ("data", "initial_weights")
+"""Settings that name files."""
 
 CHANGEABLE = (
     "schedule",
@@ -61,7 +66,7 @@ def read_record(out_dir: Path) -> Record | None:
     path = out_dir / CONFIG
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        config = CharacterStreamsConfig.model_validate(content["config"])
+        config = CharacterStreamsConfig.model_validate({**content["config"], **_found(content["config"], out_dir)})
         return Record(config, int(content["seed"]), content["keys"], content["launches"])
     except FileNotFoundError:
         return None
@@ -84,7 +89,7 @@ def write_record(
     """
     workload = CharacterStreams.workload(config)
     content = {
-        "config": config.model_dump(mode="json"),
+        "config": {**config.model_dump(mode="json"), **_kept(config, out_dir)},
         "seed": seed,
         "keys": dict(keys),
         "parameters": workload.parameters,
@@ -92,6 +97,28 @@ def write_record(
         "launches": [*(before.launches if before else []), launch_record(threads)],
     }
     write_json(out_dir / CONFIG, content)
+
+
+def _kept(config: CharacterStreamsConfig, out_dir: Path) -> dict[str, str]:
+    """The paths of a configuration as they are written: relative to the experiment's folder (the working directory),
+    so that it can be moved, if both they and the run lie in it."""
+    experiment = Path.cwd()
+    if not out_dir.resolve().is_relative_to(experiment):
+        return {}
+    paths = {name: Path(value) for name in PATHS if (value := getattr(config, name)) is not None}
+    return {name: str(path.relative_to(experiment)) for name, path in paths.items() if path.is_relative_to(experiment)}
+
+
+def _found(written: Mapping[str, Any], out_dir: Path) -> dict[str, str]:
+    """Where the relative paths among them are now: in the folder of the run or the nearest above it
+    that has them."""
+    found = {}
+    folders = [out_dir.resolve(), *out_dir.resolve().parents]
+    for name in PATHS:
+        if written.get(name) is not None:
+            places = (folder / written[name] for folder in folders)
+            found[name] = str(next((place.resolve() for place in places if place.exists()), written[name]))
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -115,13 +142,8 @@ def read_summary(out_dir: Path) -> dict[str, Any]:
 
 
 def differences(before: CharacterStreamsConfig, now: CharacterStreamsConfig) -> dict[str, tuple[Any, Any]]:
-    """The dotted fields in which two configurations differ, with both values."""
-    old, new = flat(before.model_dump(mode="json")), flat(now.model_dump(mode="json"))
-    return {
-        name: (old.get(name), new.get(name))
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    }
+    """The dotted fields in which two configurations differ, by name, with both values."""
+    return dict(sorted(changes(before.model_dump(mode="json"), now.model_dump(mode="json")).items()))
 
 
 def check_resumable(out_dir: Path, before: Record, config: CharacterStreamsConfig, seed: int) -> list[str]:
@@ -130,27 +152,14 @@ def check_resumable(out_dir: Path, before: Record, config: CharacterStreamsConfi
     Raises:
         RungError: it would be another run.
     """
-    changes = differences(before.config, config)
-    refused = [name for name in changes if not name.startswith(CHANGEABLE)]
+    found = differences(before.config, config)
+    refused = [name for name in found if not name.startswith(CHANGEABLE)]
     if before.seed != seed:
         refused.append("seed")
-        changes["seed"] = (before.seed, seed)
+        found["seed"] = (before.seed, seed)
     if refused:
-        listed = ", ".join(f"{name} {changes[name][0]} -> {changes[name][1]}" for name in refused)
+        listed = ", ".join(f"{name} {found[name][0]} -> {found[name][1]}" for name in refused)
         raise RungError(
             f"{out_dir} holds another run ({listed}): choose another out_dir, or init_from=scratch to begin anew"
         )
-    return [f"{name} is {new} from here on, and was {old}" for name, (old, new) in changes.items()]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names."""
-    return dict(_flat(values, prefix))
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return [f"{name} is {new} from here on, and was {old}" for name, (old, new) in found.items()]

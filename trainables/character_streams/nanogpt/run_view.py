@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RungError
+from rung.trainable import Reference
 from trainables.character_streams.config import CharacterStreamsConfig
 from trainables.character_streams.nanogpt.metrics_csv import FILE, Row, read_metrics
 from trainables.character_streams.nanogpt.run_folder import CONFIG, MODEL, read_record, read_summary
@@ -93,10 +94,9 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+def theory_line(line: Reference) -> str:
+    """What theory says, with its number."""
+    return f"{line.label} ({shown(line.value)})"
 
 
 def code(text: str) -> str:

@@ -34,6 +34,7 @@ from trainables.character_streams.nanogpt.run_folder import (
     write_json,
     write_record,
 )
+from trainables.character_streams.nanogpt.run_view import theory_line
 from trainables.character_streams.nanogpt.utilization import peak_of, utilization
 from trainables.character_streams.trainable import CharacterStreams
 from trainables.character_streams.weights import CHECKPOINT, read_checkpoint
@@ -225,7 +226,7 @@ def _print_heading(run: Run, keys: Keys, out_dir: Path) -> None:
     )
     for metric, lines in CharacterStreams.references(config).items():
         if metric == "validation/loss":
-            print("theory, nats per character: " + "; ".join(line.label for line in lines))
+            print("theory, nats per character: " + "; ".join(map(theory_line, lines)))
 
 
 def _print_evaluation(report: Report) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 from rung.errors import RungError, StorageError
 from rung.results.files import replace_file
-from trainables.tinystories.experiment_config import ExperimentConfig, changes, read_json
+from trainables.language.dotted import changes
+from trainables.tinystories.experiment_config import ExperimentConfig, read_json
 from trainables.tinystories.experiments.metrics_file import MetricRow, merged, read_rows
 from trainables.tinystories.experiments.statistics import statistics
 
@@ -67,7 +68,9 @@ def load_experiment(directory: Path) -> Experiment:
     rows = read_rows(directory / METRICS)
     config = read_json(directory / CONFIG)
     known = read_summary(directory) or {}
-    summary = summarised(known.get("experiment_name", directory.resolve().name), config, rows, known.get("status"))
+    name = known.get("experiment_name", directory.resolve().name)
+    facts = {"step": known["step"]} if "step" in known else {}
+    summary = summarised(name, config, rows, known.get("status"), **facts)
     return Experiment(directory, config, merged(rows), {**known, **summary})
 
 
@@ -84,12 +87,21 @@ def experiment_folders(runs: Path) -> list[Path]:
 def summarised(
     name: str, config: Mapping[str, Any], rows: Sequence[MetricRow], status: str | None, **facts: Any
 ) -> dict[str, Any]:
-    """The content of summary.json."""
+    """The content of summary.json.
+
+    Args:
+        name: of the experiment.
+        config: its settings.
+        rows: what it has logged.
+        status: `running`, `completed`, `diverged`, ...; None: `running`.
+        facts: what else it is to hold. `step`, the optimizer steps done, is more than the last row's where a run ended
+            between two rows, as one that diverged.
+    """
     return {
         "experiment_name": name,
         "status": status or "running",
         "config": dict(config),
-        "statistics": statistics(rows),
+        "statistics": statistics(rows, facts.get("step", 0)),
         "metrics_count": len(rows),
         **facts,
     }

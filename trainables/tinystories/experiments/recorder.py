@@ -66,6 +66,7 @@ class ExperimentRecorder:
         for older in self._directory.glob("step-*"):
             if older != kept and (step_of(older) % self._interval or step_of(older) == run.progress.step):
                 delete_folder(older)
+        self._logger.tracker.facts["step"] = run.progress.step
         self._logger.tracker.save()
         self._last_checkpoint = time.monotonic()
 

@@ -16,7 +16,9 @@ from rung.results.export import export
 from rung.results.query import StudyResults
 from rung.results.text import one_line
 from rung.trainable import find_trainable
-from trainables.tinystories.experiment_config import DESCRIBING, changes
+from trainables.language.dotted import changes
+from trainables.language.markdown import table
+from trainables.tinystories.experiment_config import DESCRIBING
 from trainables.tinystories.experiment_logger import LEARNING_RATES, LOSS_CURVES
 from trainables.tinystories.experiments.directory import CHECKPOINTS, METRICS, PROVENANCE, SUMMARY, Experiment
 from trainables.tinystories.experiments.tables import shown
@@ -91,7 +93,7 @@ def _bases(described: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
 def result(experiment: Experiment) -> str:
     """The result of an experiment in one line."""
     found = experiment.statistics
-    parts = [f"{experiment.status} at step {experiment.summary.get('diverged_step', found['total_steps']):,}"]
+    parts = [f"{experiment.status} at step {found['total_steps']:,}"]
     if experiment.status == "running":
         whole = experiment.config.get("max_iterations")
         parts = [f"unfinished, step {found['total_steps']:,}" + (f" of {whole:,}" if whole else "")]
@@ -141,19 +143,20 @@ def started_at(directory: Path) -> str:
 def overview(experiments: Iterable[Experiment]) -> str:
     """A table of the experiments, best first."""
     rows = sorted(experiments, key=lambda each: each.statistics.get("val_loss", {}).get("best", float("inf")))
-    lines = ["| experiment | status | steps | best validation loss | final | time |", "|---|---|---|---|---|---|"]
-    for each in rows:
-        found, validation = each.statistics, each.statistics.get("val_loss", {})
-        cells = [
-            one_line(each.name),
-            each.status if each.status != "running" else "unfinished",
-            f"{found['total_steps']:,}",
-            shown(validation.get("best")),
-            shown(validation.get("final")),
-            _duration(found["total_wallclock_time"]),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    header = ["experiment", "status", "steps", "best validation loss", "final", "time"]
+    return table(header, [_overview_row(each) for each in rows])
+
+
+def _overview_row(experiment: Experiment) -> list[str]:
+    found, validation = experiment.statistics, experiment.statistics.get("val_loss", {})
+    return [
+        one_line(experiment.name),
+        experiment.status if experiment.status != "running" else "unfinished",
+        f"{found['total_steps']:,}",
+        shown(validation.get("best")),
+        shown(validation.get("final")),
+        _duration(found["total_wallclock_time"]),
+    ]
 
 
 def _harmless(text: object) -> str:

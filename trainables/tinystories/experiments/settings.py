@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from rung.errors import RungError
+from trainables.language.dotted import flat
 from trainables.tinystories.config import TinyStoriesConfig
-from trainables.tinystories.experiment_config import ExperimentConfig, flat
+from trainables.tinystories.experiment_config import ExperimentConfig
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 

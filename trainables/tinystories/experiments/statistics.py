@@ -9,8 +9,8 @@ from typing import Any
 from trainables.tinystories.experiments.metrics_file import MetricRow, merged
 
 
-def statistics(rows: Iterable[MetricRow]) -> dict[str, Any]:
-    """What the rows come to.
+def statistics(rows: Iterable[MetricRow], step: int = 0) -> dict[str, Any]:
+    """What the rows come to, and `step`: optimizer steps known to be done, should no row be of the last one.
 
         {"total_steps", "total_wallclock_time" (s), "total_wallclock_hours",
          "train_loss": {"min", "max", "mean", "final", "initial"},
@@ -24,7 +24,7 @@ def statistics(rows: Iterable[MetricRow]) -> dict[str, Any]:
     ordered = merged(rows)
     seconds = ordered[-1].wallclock_time if ordered else 0.0
     found: dict[str, Any] = {
-        "total_steps": ordered[-1].step if ordered else 0,
+        "total_steps": max(step, ordered[-1].step if ordered else 0),
         "total_wallclock_time": seconds,
         "total_wallclock_hours": seconds / 3600,
     }

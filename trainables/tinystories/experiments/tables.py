@@ -10,7 +10,8 @@ from typing import Any
 
 from rung.results.files import replace_file
 from rung.results.text import one_line
-from trainables.tinystories.experiment_config import DESCRIBING, flat
+from trainables.language.dotted import flat
+from trainables.tinystories.experiment_config import DESCRIBING
 from trainables.tinystories.experiments.directory import Experiment
 
 _NOT_SHOWN = (*DESCRIBING, "log_interval", "eval_interval", "checkpoint_interval")
@@ -55,13 +56,6 @@ def text_table(rows: Sequence[ComparisonRow]) -> str:
         for cells in zip(*columns, strict=True)
     ]
     return "\n".join(lines)
-
-
-def markdown_table(rows: Sequence[ComparisonRow]) -> str:
-    """Rows with the same keys as a Markdown table."""
-    head = [list(rows[0]), ["---"] * len(rows[0])]
-    body = [[shown(value).replace("|", "\\|") for value in row.values()] for row in rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [*head, *body])
 
 
 def shown(value: Any) -> str:
