@@ -76,7 +76,7 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
     study, planned, text = _load(study_file, overrides)
     console.print(f"{study.study}: {planned.product}", highlight=False)
     console.print(f"results in {study.directory}", highlight=False, soft_wrap=True)
-    if planned.warnings:
+    if planned.warnings and not planned.missing:  # what is missing comes as an error
         from rung.plan_view import warnings_text
 
         console.print(warnings_text(planned), soft_wrap=True)
@@ -97,6 +97,7 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
     _print_results(results)
     if not (outcome.was_complete and (outcome.directory / "report" / "report.html").exists()):
         _write_report(results)
+    _suggest_sample(results, console)
     if outcome.failed_runs:
         console.print(
             f"[red]{outcome.failed_runs} runs failed[/red]; see `rung status {study.study}`. "
@@ -367,6 +368,15 @@ def _write_report(loaded: Any) -> None:
 
     page = write_report(loaded)
     _console().print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _suggest_sample(loaded: Any, console: Any) -> None:
+    """The command with which a model that was kept writes, if the study's models write at all."""
+    from rung.results.written import sampled_run
+
+    run_id = sampled_run(loaded)
+    if run_id is not None:
+        console.print(f"what the best writes: rung sample {run_id}", highlight=False, soft_wrap=True)
 
 
 def _command_line() -> str:

@@ -33,8 +33,12 @@ def parts(path: Path) -> int:
 
 
 def damage_one_part_and_one_checkpoint(results: Path) -> Path:
-    """Cuts off the ends of two files that belong to different configurations, and returns the part."""
-    checkpoint = sorted(results.glob("checkpoints/*/*/complete.json"))[0].with_name("tensors.safetensors")
+    """Cuts off the ends of two files that belong to different configurations, and returns the part. The checkpoint is
+    one that is needed: of a run that has not ended."""
+    unfinished = {row["run_id"] for row in rows(results, "runs") if row["status"] == "running"}
+    markers = sorted(results.glob("checkpoints/*/*/complete.json"))
+    marker = next(path for path in markers if path.parents[1].name in unfinished)
+    checkpoint = marker.with_name("tensors.safetensors")
     config_id = checkpoint.parents[1].name.partition("-")[0]
     part = next(path for path in results.glob("tables/metrics/*.parquet") if not path.name.startswith(config_id))
     for path in (checkpoint, part):

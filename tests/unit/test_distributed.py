@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +205,12 @@ def test_a_run_that_raises_in_one_worker_alone_fails_and_the_others_go_on(tmp_pa
 def test_the_runs_are_opened_anew_only_for_failures_that_are_news(tmp_path: Path) -> None:
     group = Script()
     replication = GroupReplication(group, assignment(tmp_path, "plain"), retries=1)
+    first, failed = Begin(assignment(tmp_path, "plain"), {}), {1: "MemoryError: none left"}
     replication.give_up({})
-    assert group.orders == [Begin(assignment(tmp_path, "plain"), {})]
+    assert group.orders == [first]
     for _ in range(2):
-        replication.give_up({1: "MemoryError: none left"})
-        assert [order.failed for order in group.orders if isinstance(order, Begin)][1:] == [{1: "MemoryError: none left"}]
+        replication.give_up(failed)
+        assert group.orders == [first, dataclasses.replace(first, failed=failed)]
 
 
 def test_storage_that_cannot_be_written_is_no_death(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_the_same_command_after_a_kill_goes_on_to_the_same_numbers(
     killed = tmp_path / "runs" / "killed"
     assert read_rows(killed / "metrics.csv")[-1].step == 16
     assert checkpoints(killed)[-1] == "step-0000000010"
+    assert load_experiment(killed).statistics["total_steps"] == 16  # what is known of it
     with (killed / "metrics.csv").open("a") as file:
         file.write("41,3.0,0.")
     run_experiment("killed", config, killed)
@@ -197,6 +198,9 @@ def test_checkpoints_between_the_intervals_are_gone_on_from_and_go(
         with pytest.raises(Killed):
             run_experiment("killed", experiment(data), tmp_path / "killed")
     assert f"step-{step:010d}" in checkpoints(tmp_path / "killed")
+    unfinished = load_experiment(tmp_path / "killed")
+    assert unfinished.statistics["total_steps"] == step  # the row of step 5 comes after its checkpoint
+    assert unfinished.status == "running"
     killed = run_experiment("killed", experiment(data), tmp_path / "killed")
     assert numbers(killed) == numbers(first)
     assert checkpoints(killed) == checkpoints(first)

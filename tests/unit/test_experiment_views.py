@@ -295,7 +295,7 @@ def test_other_trainables_and_single_runs_are_exported_too(tmp_path: Path, monke
         monkeypatch.setattr(export, picture, lambda path, line: False)
     (folder,) = export.export_runs(study, tmp_path / "exported", [f"{made_up.config_id(1)}-s1"])
     found = load_experiment(folder)
-    assert found.status == "diverged"
+    assert (found.status, found.statistics["total_steps"], found.summary["step"]) == ("diverged", 300, 300)
     assert found.config["configuration"] == {"optimizer.weight_decay": 1.0}
     assert found.rows[-1].train_loss is not None  # that of its evaluations
     with pytest.raises(RungError, match="decays has no run 'c9'; there are"):

@@ -34,6 +34,8 @@ class WrittenByRun:
 
     label: str
     """Of its configuration: what was varied, with the values it has."""
+    run_id: str
+    """Its id."""
     seed: int
     """Of the run."""
     step: int
@@ -46,7 +48,8 @@ def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary
     """Of the best configurations that wrote anything, best first; of each the run with the lowest seed."""
     rows = dicts(
         results.query(
-            "SELECT config_id, seed, step, prompt, response, gold, reward FROM generations WHERE phase = 'search' "
+            "SELECT config_id, run_id, seed, step, prompt, response, gold, reward FROM generations "
+            "WHERE phase = 'search' "
             "QUALIFY dense_rank() OVER (PARTITION BY config_id ORDER BY seed, step DESC) = 1 "
             f'AND "index" < {MOST_TEXTS} ORDER BY config_id, "index"'
         )
@@ -56,6 +59,15 @@ def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary
         by_configuration.setdefault(row["config_id"], []).append(row)
     chosen = [entry for entry in ranking if entry.config_id in by_configuration][:MOST_RUNS]
     return [_written(entry.label, by_configuration[entry.config_id]) for entry in chosen]
+
+
+def sampled_run(results: "StudyResults") -> str | None:
+    """A run that wrote something and has kept its checkpoint, of the best configuration that has one; None: none."""
+    rows = dicts(results.query("SELECT DISTINCT run_id, config_id FROM generations ORDER BY run_id"))
+    checkpoints = results.directory / "checkpoints"
+    kept = {row["config_id"]: row["run_id"] for row in reversed(rows) if (checkpoints / row["run_id"]).is_dir()}
+    ranking = [entry.config_id for entry in (*results.summary("confirm"), *results.summary())]
+    return next((kept[config_id] for config_id in ranking if config_id in kept), None)
 
 
 def _written(label: str, rows: Sequence[dict[str, Any]]) -> WrittenByRun:
@@ -68,7 +80,7 @@ def _written(label: str, rows: Sequence[dict[str, Any]]) -> WrittenByRun:
         )
         for row in rows
     ]
-    return WrittenByRun(label or "base", rows[0]["seed"], rows[0]["step"], texts)
+    return WrittenByRun(label or "base", rows[0]["run_id"], rows[0]["seed"], rows[0]["step"], texts)
 
 
 def _cut(text: str) -> str:

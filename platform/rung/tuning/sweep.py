@@ -159,6 +159,9 @@ class _Sweep:
     def _start_ray(self, stack: ExitStack) -> None:
         if not self._has_ray:
             check_data(self.plan)
+            workers = self.study.resources.workers
+            more = f", then {workers} workers for each configuration, which takes about 20 s" if workers > 1 else ""
+            self._console.print(f"starting Ray{more}", highlight=False)
             stack.enter_context(_interruptible())
             stack.enter_context(_ray(self.study, self.opened.launch.variables, self._debug))
             self._has_ray = True
