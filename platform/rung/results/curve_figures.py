@@ -350,16 +350,16 @@ def _scale_values(axes: Axes, metric: str, limits: tuple[float, float], *, log: 
 
 
 def _draw_references(axes: Axes, references: Iterable[Reference]) -> None:
-    """Level lines over the whole width, each with its label at the right end."""
+    """Level lines over the whole width, each with its label at the left end, where curves have not come to it yet."""
     for label, value in references:
         axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=0.6)
         axes.annotate(
             one_line(label),
-            xy=(1, value),
+            xy=(0, value),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(-3, 2),
+            xytext=(3, 2),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="bottom",
             fontsize=6,
             color=INK,
