@@ -87,8 +87,9 @@ class CurveDrawer:
             self._scale_steps(panel)
             references = self._references(metric)
             limits = value_limits(metric, [*curves, *_as_curves(references)], log=log)
+            limits = _with_room_below(limits, log=log) if references else limits
             _scale_values(panel, metric, limits, log=log)
-            _draw_references(panel, references)
+            _draw_references(panel, metric, references)
         self._explain(figure, panels)
         return Picture(
             name=name,
@@ -339,7 +340,7 @@ class CurveDrawer:
 
 
 def _scale_values(axes: Axes, metric: str, limits: tuple[float, float], *, log: bool) -> None:
-    axes.set_ylabel(axis_label(metric))
+    axes.set_ylabel(f"{axis_label(metric)}, log scale" if log else axis_label(metric))
     if log:
         axes.set_yscale("log")
         decades = math.log10(limits[1] / limits[0])
@@ -349,21 +350,28 @@ def _scale_values(axes: Axes, metric: str, limits: tuple[float, float], *, log: 
     axes.set_ylim(*limits)
 
 
-def _draw_references(axes: Axes, references: Iterable[Reference]) -> None:
-    """Level lines over the whole width, each with its label at the left end, where curves have not come to it yet."""
+def _draw_references(axes: Axes, metric: str, references: Iterable[Reference]) -> None:
+    """Level lines over the whole width, each with its label at the right end, on the side that curves come to last."""
+    falls = _quantity(metric) in _LOSSES
     for label, value in references:
         axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=0.6)
         axes.annotate(
             one_line(label),
-            xy=(0, value),
+            xy=(1, value),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(3, 2),
+            xytext=(-3, -2 if falls else 2),
             textcoords="offset points",
-            ha="left",
-            va="bottom",
+            ha="right",
+            va="top" if falls else "bottom",
             fontsize=6,
             color=INK,
         )
+
+
+def _with_room_below(limits: tuple[float, float], *, log: bool) -> tuple[float, float]:
+    """Limits with room for a label below the lowest line."""
+    low, high = limits
+    return (low / (high / low) ** 0.05 if log else low - 0.05 * (high - low)), high
 
 
 def _as_curves(references: Iterable[Reference]) -> list[Curve]:
