@@ -304,3 +304,8 @@ def assignment_in(directory: Path, goal: Goal, rungs: tuple[float, ...] = (), **
         goal=goal,
         rungs=rungs,
     )
+
+
+def test_whoever_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(run_of(), tmp_path / "open")
+    assert len({path.stat().st_mode for path in checkpoint.iterdir()}) == 1

@@ -47,7 +47,7 @@ def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
     target = _unused(directory / f"step-{run.progress.step:010d}")
     try:
         target.mkdir(parents=True)
-        save_file(_tensors(run), target / TENSORS)
+        _save_tensors(_tensors(run), target / TENSORS)
         _sync(target / TENSORS)
         _write_json(target / STATE, _state(run))
         _write_json(target / MARKER, {name: _fingerprint(target / name) for name in (TENSORS, STATE)})
@@ -168,9 +168,15 @@ def save_model(run: Run, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_model_tensors(run), path)
+        _save_tensors(_model_tensors(run), path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file(tensors, path)
+    # The library lets nobody but the owner read it; a group on a cluster shares its folders.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _tensors(run: Run) -> dict[str, torch.Tensor]:
