@@ -46,6 +46,18 @@ def run_of(made: CharacterStreamsConfig, steps: int, seed: int = 0) -> Run:
     return Run(CharacterStreams(made, seed), "run", Goal("steps", steps, "validation/loss", "min"))
 
 
+def test_data_that_is_not_there_is_what_one_hears_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNG_DATA", str(tmp_path))
+    made = config(stream={}, data="nope")
+    assert CharacterStreams.metrics(made).keys() == CharacterStreams.metrics(config()).keys()
+    missing = CharacterStreams.missing(made) or ""
+    assert missing.startswith(f"data: there is no {tmp_path / 'nope'}")
+    assert missing.endswith("leave `data` out, which takes the place of `stream`")
+    (tmp_path / "nope").write_text("a text\n" * 99)
+    assert "validation/accuracy" not in CharacterStreams.metrics(made)
+    assert CharacterStreams.missing(made) is None
+
+
 def test_the_defaults_are_the_course_experiment() -> None:
     made = CharacterStreamsConfig()
     workload = CharacterStreams.workload(made)

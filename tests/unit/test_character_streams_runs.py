@@ -19,9 +19,11 @@ from tests.unit.test_nanogpt_readers import gpt2_folder, save_checkpoint
 from trainables.character_streams.__main__ import main
 from trainables.character_streams.meta import META, read_meta
 from trainables.character_streams.nanogpt import training
+from trainables.character_streams.nanogpt.curves import colours
 from trainables.character_streams.nanogpt.metrics_csv import MetricsCsv, read_metrics
 from trainables.character_streams.nanogpt.prepare import prepare
-from trainables.character_streams.nanogpt.run_folder import read_record
+from trainables.character_streams.nanogpt.run_folder import read_record, read_summary
+from trainables.character_streams.nanogpt.run_view import read_run
 from trainables.character_streams.nanogpt.sampling import answers_of
 from trainables.character_streams.nanogpt.utilization import PEAKS, peak_of, utilization
 
@@ -247,6 +249,12 @@ def test_compare_report_and_bench(experiment: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["compare", "out/basic", "out/other"]) == 0
     printed = capsys.readouterr().out
+    seconds = [f"{read_summary(Path('out', name))['wall_seconds']:.1f}" for name in ("basic", "other")]
+    assert f"| seconds, with evaluation | {seconds[0]} | {seconds[1]} |" in printed  # what train has printed
+    views = {name: read_run(Path("out", name)) for name in ("basic", "other")}
+    both = colours([views["basic"], views["other"]])
+    assert colours([views["other"], views["basic"]]) == both[::-1]  # whatever the order, or the company
+    assert colours([views["other"]]) == both[1:]
     for line in ("| optimizer.learning_rate | 0.001 | 0.003 |", "| seed | 1337 | 1 |", "| iterations | 6 | 5 |"):
         assert line in printed
     assert "| answers right, last |" in printed

@@ -87,6 +87,24 @@ def test_all_that_is_wrong_is_said_in_one_message(tmp_path: Path) -> None:
     assert "dtype: Input should be 'float32', 'bfloat16' or 'float16', got 'int8'" in text
 
 
+def test_keys_types_and_combinations_come_in_one_message() -> None:
+    with pytest.raises(RungError) as caught:
+        ExperimentConfig(learning_rat=1e-3, dtype="float31", batch_size="16", num_heads=5, warmup_iters=20_000)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 5
+    for part in (
+        "learning_rat: there is no such setting; did you mean 'learning_rate'?",
+        "dtype: Input should be 'float32', 'bfloat16' or 'float16', got 'float31'",
+        'batch_size: expected a number, got the text "16"',
+        "num_heads (5) must divide d_model (512)",
+        "warmup_iters (20000) must be below max_iterations (10000)",
+    ):
+        assert any(part in line for line in lines), part
+    with pytest.raises(RungError) as caught:
+        ExperimentConfig(num_heads="many", d_model=100, grad_clip="1")  # 8 heads, the default, are not asked for
+    assert len(str(caught.value).splitlines()) == 3
+
+
 def test_values_that_do_not_fit_together_are_refused_together() -> None:
     with pytest.raises(RungError) as caught:
         ExperimentConfig(num_heads=7, warmup_iters=50, max_iterations=50, min_learning_rate=1, experiment_name="a/b")

@@ -228,6 +228,31 @@ def test_an_experiment_can_begin_where_another_stands(data: dict[str, str], firs
         run_experiment("sixth", experiment(data, d_model=32), tmp_path / "sixth", first)
 
 
+def test_a_refused_beginning_does_not_take_the_name(data: dict[str, str], first: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    with pytest.raises(StorageError, match="there is no checkpoint in"):
+        run_experiment("second", experiment(data), folder, tmp_path)
+    with pytest.raises(RungError, match="there is nothing left"):
+        run_experiment("second", experiment(data), folder, first)
+    with pytest.raises(StorageError, match="belongs to another model"):
+        run_experiment("second", experiment(data, d_model=32), folder, first)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(first, damaged)
+    (damaged / "metrics.csv").write_text("a,b\n")
+    with pytest.raises(StorageError, match="is not the metrics of an experiment"):
+        run_experiment("second", experiment(data, max_iterations=24), folder, damaged)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    run_experiment("second", experiment(data, max_iterations=24), folder, first)
+    assert load_experiment(folder).statistics["total_steps"] == 24
+
+
+def test_what_the_device_cannot_do_is_refused_before_anything_is_written(data: dict[str, str], tmp_path: Path) -> None:
+    half = experiment(data, dtype="float16", device="cpu")
+    with pytest.raises(RungError, match="dtype: float16 needs a GPU, and the device is cpu"):
+        run_experiment("half", half, tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
 def test_who_begins_where_another_stands_keeps_to_its_own_optimizer(
     data: dict[str, str], first: Path, tmp_path: Path
 ) -> None:

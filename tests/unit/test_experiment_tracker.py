@@ -225,11 +225,40 @@ def test_a_finished_experiment_is_not_overwritten(tmp_path: Path) -> None:
     log.log_step(30, train_loss=1.0)
     log.finalize()
     again = tracker(tmp_path)
-    with pytest.raises(RungError, match="finished at step 30: step 10 would overwrite it"):
+    with pytest.raises(RungError, match="finished at step 30: step 10 would spoil it"):
         again.log_step(10, train_loss=5.0)
     again.log_step(40, train_loss=0.5)
     again.finalize()
     assert [row["step"] for row in table(tmp_path)] == ["30", "40"]
+
+
+def test_the_documented_calls_can_be_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"Path": Path, "ExperimentConfig": ExperimentConfig, "ExperimentTracker": ExperimentTracker}
+    monkeypatch.setattr(ExperimentLogger, "plot", lambda self, status: [])
+    calls = AS_DOCUMENTED.partition("from trainables.tinystories.experiment_logger import compare")[0]
+    exec(calls, names)
+    files = [tmp_path / "output" / name for name in ("metrics.csv", "metrics.json", "summary.json")]
+    before = [file.read_bytes() for file in files]
+    exec(calls, names)
+    assert [row["step"] for row in table(tmp_path / "output")] == ["100"]
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_finished_experiment_takes_no_other_values_and_no_other_name(tmp_path: Path) -> None:
+    log = tracker(tmp_path)
+    log.log_step(30, train_loss=1.0, wallclock_time=3.0)
+    log.finalize()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    again = tracker(tmp_path)
+    assert again.log_step(30, train_loss=1.0) == MetricRow(30, 3.0, train_loss=1.0)  # as it stands, not once more
+    for measured in ({"train_loss": 2.0}, {"train_loss": 1.0, "val_loss": 1.0}):
+        with pytest.raises(RungError, match=rf"{tmp_path} holds this experiment, finished at step 30: step 30 would"):
+            again.log_step(30, **measured)
+    again.finalize("diverged")
+    with pytest.raises(RungError, match="holds the experiment test, completed at step 30, and this one is called"):
+        ExperimentTracker("other", ExperimentConfig(), tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_folder_with_another_experiment_is_refused(tmp_path: Path) -> None:

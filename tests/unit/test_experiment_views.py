@@ -127,6 +127,8 @@ def test_analyze_lists_describes_and_compares(runs: Path, capsys: pytest.Capture
     ]
     assert analyze.main(["summary", "--experiments", "higher_lr", str(runs / "running")]) == 0
     described = capsys.readouterr().out
+    assert analyze.main(["summary", "higher_lr", str(runs / "running")]) == 0
+    assert capsys.readouterr().out == described
     assert "higher_lr: completed" in described
     assert "  val_loss.best_step       200" in described
     assert "  overrides.model.norm     post" in described
@@ -139,7 +141,7 @@ def test_analyze_lists_describes_and_compares(runs: Path, capsys: pytest.Capture
     assert "picture: none, since there is no loss yet" in capsys.readouterr().out
     assert not Path("begun.png").exists()
     shutil.rmtree(runs / "begun")
-    with pytest.raises(RungError, match="compare wants --experiments"):
+    with pytest.raises(RungError, match="compare wants names of experiments"):
         analyze.main(["compare"])
     with pytest.raises(StorageError, match="there is no experiment in runs/nothing"):
         analyze.main(["summary", "--experiments", "nothing"])
@@ -215,6 +217,15 @@ def test_the_baseline_can_be_chosen(runs: Path) -> None:
     assert "* Changed from `base.json`: `num_layers` 2 → 6\n" in written_log("--baseline", "base.json")
     with pytest.raises(RungError, match="no experiment 'none' to compare with: there are baseline, higher_lr, running"):
         experiment_log.main(["--baseline", "none"])
+
+
+def test_a_shipped_configuration_says_nothing_of_what_is_tested(runs: Path) -> None:
+    shipped = Path(experiment_log.__file__).parent / "configs" / "quick_test.json"
+    description = ExperimentConfig.from_json(shipped).description
+    tracked(runs, "as_shipped", range(0, 20, 10), 2.0, description=description)
+    log = written_log()
+    assert description not in log
+    assert "* What is tested: (not said)\n" in log[log.index("## as_shipped") :]
 
 
 def test_studies_have_a_section_with_their_results_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

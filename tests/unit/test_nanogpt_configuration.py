@@ -159,7 +159,19 @@ def test_accumulation_clipping_and_constant_rates(tmp_path: Path) -> None:
 
 def test_float16_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(RungError, match="dtype: float16 needs a GPU, and the device is cpu"):
-        to_config(read_keys([f"--dataset={tmp_path}", "--dtype=float16"]), "cpu")
+        to_config(Keys(dataset=str(tmp_path), dtype="float16"), "cpu")
+
+
+def test_what_the_machine_cannot_do_comes_with_the_other_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RungError) as caught:
+        read_keys(["--n_layer=2.5", "--wandb_log=True", "--dtype=float16", "--foo=1", "--n_head=7"])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert "--dtype=float16: float16 needs a GPU, and the device is cpu; bfloat16 and float32 run anywhere" in lines
+    with pytest.raises(RungError) as caught:
+        read_keys(["--device=cuda", "--dtype=float16", "--foo=1"])
+    assert "--device=cuda: cuda is not there; --device=cpu trains on the processor" in str(caught.value).splitlines()
 
 
 def test_data_and_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

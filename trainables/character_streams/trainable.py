@@ -57,20 +57,21 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
 
     @classmethod
     def metrics(cls, config: CharacterStreamsConfig) -> Mapping[str, Metric]:
-        """Those of every language model, and what the stream makes possible."""
+        """Those of every language model, and what the stream makes possible. Of data that is not there nothing is
+        known: then all are listed, so that `missing` is what one hears of, and not a metric."""
         metrics = dict(super().metrics(config))
+        is_unknown = config.data is not None and not locate(config.data).exists()
         stream = stream_of(config)
-        if stream is None:
-            return metrics
-        if stream.prompt is not None:
+        has_prompt = is_unknown or (stream is not None and stream.prompt is not None)
+        if has_prompt:
             text = (
                 "mean negative log-likelihood of the characters of answers, line ends included, validation text, nats"
             )
             metrics["validation/answer_loss"] = Metric("min", text)
-        if stream.check is not None or stream.prompt is not None:
+        if has_prompt or (stream is not None and stream.check is not None):
             text = "part of the answers to validation prompts, written greedily, that are right to the last character"
             metrics["validation/accuracy"] = Metric("max", text, worst=0.0)
-        if stream.prompt is not None:
+        if has_prompt:
             metrics["validation/character_accuracy"] = Metric(
                 "max", "part of the answers' characters, white space apart, that stand where they should", worst=0.0
             )
@@ -107,8 +108,9 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
         """A text or weights that are not where the configuration says, or a text without the answers to be learnt."""
         if config.data is not None and not locate(config.data).exists():
             return (
-                f"there is no {locate(config.data)}: put the text file there, or a folder made by "
-                "`python -m trainables.character_streams prepare`; RUNG_DATA says where data lies"
+                f"data: there is no {locate(config.data)}: put the text file there, or a folder made by "
+                "`python -m trainables.character_streams prepare` (RUNG_DATA says where data lies), or leave `data` "
+                "out, which takes the place of `stream`"
             )
         if config.initial_weights is not None and not locate(config.initial_weights).exists():
             return f"there are no weights at {locate(config.initial_weights)}: nothing is downloaded, so put them there"

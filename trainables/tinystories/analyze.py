@@ -1,8 +1,8 @@
 """Looks at experiments: which there are, one in detail, several side by side; works while they run.
 
     python -m trainables.tinystories.analyze list
-    python -m trainables.tinystories.analyze summary --experiments baseline
-    python -m trainables.tinystories.analyze compare --experiments baseline higher_lr --output comparison.csv
+    python -m trainables.tinystories.analyze summary baseline
+    python -m trainables.tinystories.analyze compare baseline higher_lr --output comparison.csv
 
 `compare` writes a picture, too: beside the table, or as experiment_comparison.png in the folder of the runs. For means
 over seeds, intervals and tests use studies: `rung results`, `rung compare`.
@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command == "list":
         print(listing(runs))
         return 0
-    if not chosen.experiments:
-        raise RungError(f"{chosen.command} wants --experiments NAME...; `analyze list` shows which there are")
-    paths = [experiment_path(name, runs) for name in chosen.experiments]
+    names = [*chosen.names, *chosen.experiments]
+    if not names:
+        raise RungError(f"{chosen.command} wants names of experiments; `analyze list` shows which there are")
+    paths = [experiment_path(name, runs) for name in names]
     if chosen.command == "summary":
         print("\n\n".join(describe(load_experiment(path)) for path in paths))
         return 0
@@ -91,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=["list", "summary", "compare"])
-    parser.add_argument("--experiments", nargs="+", metavar="NAME", help="names or folders")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names or folders of experiments")
+    parser.add_argument("--experiments", nargs="+", default=[], metavar="NAME", help="the same")
     parser.add_argument("--runs-dir", type=Path, help="where they lie; otherwise runs")
     parser.add_argument(
         "--output", type=Path, metavar="FILE.csv", help="compare: the table; its picture lies beside it"

@@ -146,12 +146,12 @@ def data() -> list[Finding]:
 
 def experiment(path: Path) -> list[Finding]:
     """Whether the experiment of a file could be trained: settings and data."""
-    from trainables.tinystories.experiments.run import best_device, breakdown
+    from trainables.tinystories.experiments.run import breakdown, training_device
     from trainables.tinystories.experiments.trainable import build_trainable
 
     try:
         config = ExperimentConfig.from_json(path)
-        trainable = build_trainable(config, config.device or best_device())
+        trainable = build_trainable(config, training_device(config))
     except RungError as error:
         return [Finding("config", str(error).replace("\n", f"\n{'':15}"), "mend the file or prepare the data", True)]
     tokens = config.batch_size * config.context_length * config.max_iterations

@@ -14,10 +14,11 @@ import difflib
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rung.errors import RungError, StorageError
 from rung.results.files import replace_file
@@ -109,21 +110,24 @@ class ExperimentConfig(StrictModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise RungError("\n".join(["this experiment is not well described:", *problems(error)])) from error
+            wrong = {str(each["loc"][0]) for each in error.errors() if each["loc"]}
+            lines = problems(error)
+            if wrong:  # pydantic has not looked at what must fit together
+                right = {name: value for name, value in values.items() if name not in wrong}
+                lines += [f"  {text}" for text in _misfits(ExperimentConfig.model_construct(**right), wrong)]
+            raise RungError("\n".join(["this experiment is not well described:", *lines])) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_text_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        is_number = info.field_name is not None and type(cls.model_fields[info.field_name].default) in (int, float)
+        if is_number and isinstance(value, str):
+            raise ValueError(f"expected a number, got the text {json.dumps(value)}")
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> ExperimentConfig:
-        wrong = []
-        if self.d_model % self.num_heads:
-            wrong.append(f"num_heads ({self.num_heads}) must divide d_model ({self.d_model})")
-        if self.warmup_iters >= self.max_iterations:
-            wrong.append(f"warmup_iters ({self.warmup_iters}) must be below max_iterations ({self.max_iterations})")
-        if self.min_learning_rate > self.learning_rate:
-            wrong.append(
-                f"min_learning_rate ({self.min_learning_rate}) must not exceed learning_rate ({self.learning_rate})"
-            )
-        if Path(self.experiment_name).name != self.experiment_name:
-            wrong.append(f"experiment_name ({self.experiment_name!r}) must be a plain name: it names a folder")
+        wrong = _misfits(self)
         if wrong:
             raise ValueError("\n  ".join(wrong))
         return self
@@ -162,6 +166,33 @@ class ExperimentConfig(StrictModel):
             return self
         text = json.dumps(self.numbers(), sort_keys=True)
         return self.model_copy(update={"experiment_id": hashlib.sha256(text.encode()).hexdigest()[:8]})
+
+
+def _misfits(config: ExperimentConfig, unknown: Collection[str] = ()) -> list[str]:
+    """What does not fit together; settings that are `unknown` fit everything."""
+    heads, width = config.num_heads, config.d_model
+    warmup, steps = config.warmup_iters, config.max_iterations
+    lowest, peak = config.min_learning_rate, config.learning_rate
+    name = config.experiment_name
+    found = [
+        (("num_heads", "d_model"), width % heads, f"num_heads ({heads}) must divide d_model ({width})"),
+        (
+            ("warmup_iters", "max_iterations"),
+            warmup >= steps,
+            f"warmup_iters ({warmup}) must be below max_iterations ({steps})",
+        ),
+        (
+            ("min_learning_rate", "learning_rate"),
+            lowest > peak,
+            f"min_learning_rate ({lowest}) must not exceed learning_rate ({peak})",
+        ),
+        (
+            ("experiment_name",),
+            Path(name).name != name,
+            f"experiment_name ({name!r}) must be a plain name: it names a folder",
+        ),
+    ]
+    return [text for names, is_wrong, text in found if is_wrong and not set(names) & set(unknown)]
 
 
 def problems(error: ValidationError) -> list[str]:

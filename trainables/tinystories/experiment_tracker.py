@@ -6,8 +6,9 @@
     tracker.finalize()
 
 The same construction again goes on with what is there: old rows stay, the clock goes on, and a loop that comes back
-to a step that was logged already replaces the rows from there on, unless the experiment was finished. With other
-settings it is another experiment, which is refused. `run_experiment` trains through rung's engine and uses this, too.
+to a step that was logged already replaces the rows from there on. An experiment that was finished takes rows after its
+end only: values that it holds already are not written twice, others are refused. With other settings it is another
+experiment, which is refused. `run_experiment` trains through rung's engine and uses this, too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ExperimentTracker:
         output_dir: its folder; made if need be.
 
     Raises:
-        RungError: the folder holds an experiment with other settings.
+        RungError: the folder holds an experiment with other settings, or a finished one of another name.
         StorageError: the folder cannot be read or written.
     """
 
@@ -54,10 +55,16 @@ class ExperimentTracker:
         self.config = config
         self.output_dir = Path(output_dir)
         known = (read_summary(self.output_dir) or {}) if holds_experiment(self.output_dir, config) else {}
-        self._finished = known.get("status", "running") != "running"
+        is_finished = known.get("status", "running") != "running"
+        if is_finished and known["experiment_name"] != experiment_name:
+            raise RungError(
+                f"{self.output_dir} holds the experiment {known['experiment_name']}, {known['status']} at step "
+                f"{known['statistics']['total_steps']}, and this one is called {experiment_name}: choose another folder"
+            )
         self._has_logged = False
         write_json(self.output_dir / CONFIG, config.to_dict())
         self._file = MetricsFile(self.output_dir / METRICS)
+        self._end = max((row.step for row in self.rows), default=-1) if is_finished else None
         self._started = time.monotonic() - (self._file.rows[-1].wallclock_time if self._file.rows else 0.0)
         self.facts: dict[str, Any] = {}
         """What else `summary.json` is to hold."""
@@ -90,9 +97,11 @@ class ExperimentTracker:
                 construction and goes on from the last row of an experiment that is taken up again.
 
         Raises:
-            RungError: a step before the end of an experiment that was finished.
+            RungError: a step up to the end of an experiment that was finished, with values that it does not hold.
             StorageError: the row cannot be written.
         """
+        if self._end is not None and step <= self._end:
+            return self._known(step, (train_loss, val_loss, learning_rate, tokens_per_sec))
         if not self._has_logged:
             self._take_up(step)
         if val_perplexity is None and val_loss is not None:
@@ -125,8 +134,11 @@ class ExperimentTracker:
         return summarised(self.experiment_name, self.config.to_dict(), self.rows, status, **self.facts)
 
     def finalize(self, status: str = "completed") -> None:
-        """Writes what is written at the end, and closes the files. `status`: `completed`, `diverged`, or `running`."""
-        self.save(status)
+        """Writes what is written at the end, and closes the files. `status`: `completed`, `diverged`, or `running`.
+
+        A finished experiment to which nothing was added keeps what was written at its end."""
+        if self._end is None or self._has_logged:
+            self.save(status)
         self.close()
 
     def close(self) -> None:
@@ -135,12 +147,17 @@ class ExperimentTracker:
 
     def _take_up(self, step: int) -> None:
         """Before the first row: what is there of an earlier attempt stays up to `step`."""
-        last = max((row.step for row in self.rows), default=-1)
-        if self._finished and step < last:
-            raise RungError(
-                f"{self.output_dir} holds this experiment finished at step {last}: step {step} would overwrite it, "
-                "choose another folder"
-            )
-        if not self._finished:
-            self._file.keep_until(step - 1)
+        self._file.keep_until(step - 1)
         self._has_logged = True
+
+    def _known(self, step: int, measured: Sequence[float | None]) -> MetricRow:
+        """The row of a finished experiment that says what is to be logged. Perplexities follow from losses."""
+        for row in merged(self.rows):
+            there = (row.train_loss, row.val_loss, row.learning_rate, row.tokens_per_sec)
+            pairs = zip(map(finite, measured), there, strict=True)
+            if row.step == step and all(value in (None, known) for value, known in pairs):
+                return row
+        raise RungError(
+            f"{self.output_dir} holds this experiment, finished at step {self._end}: step {step} would spoil it. "
+            "Choose another folder, or delete that one; steps after its end can be added"
+        )

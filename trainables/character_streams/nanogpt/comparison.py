@@ -60,7 +60,7 @@ def _numbers(left: RunView, right: RunView, names: list[str]) -> str:
         ["status", *(run.status for run in runs)],
         ["parameters", *(f"{run.parameters:,}" for run in runs)],
         ["iterations", *(f"{_iterations(run):,}" for run in runs)],
-        ["seconds", *(shown((run.last or {}).get("wall_seconds"), 1) for run in runs)],
+        ["seconds, with evaluation", *(shown(run.seconds, 1) for run in runs)],
         ["lowest val loss", *(shown((run.best or {}).get("val/loss")) for run in runs)],
         ["at iteration", *(shown((run.best or {}).get("iter"), 0) for run in runs)],
         ["last val loss", *(shown((run.last or {}).get("val/loss")) for run in runs)],

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from rung.errors import Problem, RungError
 from rung.explain import Finding, findings, nearest
+from trainables.character_streams.nanogpt.experiment import device_complaints
 from trainables.character_streams.nanogpt.keys import Keys, refusals
 
 VARIABLE = "NANOGPT_CONFIG"
@@ -77,7 +78,7 @@ def read_keys(arguments: Sequence[str], defaults: Mapping[str, Any] | None = Non
         given.problems += [_described(given, finding) for finding in wrong]
         places = {finding.path[:1] for finding in wrong}
         keys = Keys.model_validate({key: value for key, value in known.items() if (key,) not in places})
-    given.problems += [_placed(given, text) for text in refusals(keys)]
+    given.problems += [_placed(given, text) for text in (*refusals(keys), *device_complaints(keys))]
     if given.problems:
         raise RungError("\n".join(given.problems))
     return keys

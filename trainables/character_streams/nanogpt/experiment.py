@@ -92,8 +92,8 @@ def precision_of(keys: Keys, device: str) -> str:
     Raises:
         RungError: float16 is asked of a processor.
     """
-    if keys.dtype == "float16" and not device.startswith("cuda"):
-        raise RungError(f"dtype: float16 needs a GPU, and the device is {device}; bfloat16 and float32 run anywhere")
+    if complaint := _precision_complaint(keys, device):
+        raise RungError(complaint)
     if keys.dtype is not None:
         return PRECISIONS[keys.dtype]
     if not device.startswith("cuda"):
@@ -101,6 +101,23 @@ def precision_of(keys: Keys, device: str) -> str:
     import torch
 
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def device_complaints(keys: Keys) -> list[str]:
+    """What the machine cannot do of what is asked. Imports torch only where that depends on it."""
+    if keys.dtype != "float16" and not (keys.device or "").startswith("cuda"):
+        return []
+    try:
+        complaint = _precision_complaint(keys, choose_device(keys.device))
+    except RungError as error:
+        complaint = str(error)
+    return [complaint] if complaint else []
+
+
+def _precision_complaint(keys: Keys, device: str) -> str | None:
+    if keys.dtype != "float16" or device.startswith("cuda"):
+        return None
+    return f"dtype: float16 needs a GPU, and the device is {device}; bfloat16 and float32 run anywhere"
 
 
 def weights_path(init_from: str) -> Path:

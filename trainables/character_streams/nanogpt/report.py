@@ -60,14 +60,13 @@ def _numbers(ranked: list[RunView], names: dict[Path, str]) -> str:
     rows = []
     for run in ranked:
         last, best = run.last or {}, run.best or {}
-        seconds = last.get("wall_seconds")
         rows.append(
             [
                 names[run.folder],
                 run.status,
                 f"{run.parameters:,}",
                 shown(last.get("iter"), 0),
-                shown(None if seconds is None else seconds / 60, 1),
+                shown(None if run.seconds is None else run.seconds / 60, 1),
                 shown(best.get("val/loss")),
                 *(percent(last.get(name)) for name in shares),
             ]

@@ -13,7 +13,6 @@ from trainables.character_streams.config import CharacterStreamsConfig
 from trainables.character_streams.nanogpt.metrics_csv import FILE, Row, read_metrics
 from trainables.character_streams.nanogpt.run_folder import CONFIG, MODEL, read_record, read_summary
 
-LOSSES = ("train/loss", "val/loss")
 SHARES = {
     "val/accuracy": "answers right",
     "val/character_accuracy": "characters right",
@@ -48,6 +47,13 @@ class RunView:
         return self.evaluations[-1] if self.evaluations else None
 
     @property
+    def seconds(self) -> float | None:
+        """Seconds of training and evaluation, the last evaluation included, which the last row cannot know of: what
+        `train` prints at the end. Of a run that has not come to its end, those up to the last row."""
+        known = [self.summary.get("wall_seconds"), *(row.get("wall_seconds") for row in self.rows[-1:])]
+        return max((seconds for seconds in known if seconds is not None), default=None)
+
+    @property
     def status(self) -> str:
         """`running` also stands for a run that was interrupted."""
         return str(self.summary.get("status", "running"))
@@ -76,6 +82,12 @@ def read_run(folder: Path) -> RunView:
 def find_runs(folder: Path) -> list[RunView]:
     """Every run below a folder, by name."""
     return [read_run(path) for path in _run_folders(folder)]
+
+
+def neighbours(folder: Path) -> list[Path]:
+    """The run in a folder and those in the folders beside it, by name."""
+    beside = sorted(folder.resolve().parent.iterdir())
+    return [path for path in beside if (path / CONFIG).is_file() and (path / FILE).is_file()]
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:

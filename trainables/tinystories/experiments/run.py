@@ -10,7 +10,7 @@ that is finished is left alone: its name is taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from trainables.tinystories.experiments.directory import (
     read_summary,
     write_json,
 )
-from trainables.tinystories.experiments.metrics_file import read_rows
+from trainables.tinystories.experiments.metrics_file import MetricRow, read_rows
 from trainables.tinystories.experiments.trainable import ExperimentTrainable, build_trainable, data_files
 
 if TYPE_CHECKING:
@@ -55,15 +55,11 @@ def run_experiment(name: str, config: ExperimentConfig, directory: Path, resume_
     """
     config = config.model_copy(update={"experiment_name": name}).with_id()
     refuse_finished(directory, config)
-    trainable = build_trainable(config, config.device or best_device())
+    trainable = build_trainable(config, training_device(config))
     _make(directory)
     lock = FileLock(directory / "lock", wait=0.5)
     try:
-        logger = ExperimentLogger(name, config, directory)
-        try:
-            _train(logger, trainable, resume_from)
-        finally:
-            logger.close()
+        _train(config, directory, trainable, resume_from)
     finally:
         lock.release()
     return directory
@@ -88,6 +84,22 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def training_device(config: ExperimentConfig) -> str:
+    """The device that an experiment asks for, or the best there is.
+
+    Raises:
+        RungError: it is not there, or `dtype` needs another.
+    """
+    import torch
+
+    device = config.device or best_device()
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RungError(f"device: {device} is not there; null takes a GPU if there is one, cpu the processor")
+    if config.dtype == "float16" and not device.startswith("cuda"):
+        raise RungError(f"dtype: float16 needs a GPU, and the device is {device}; bfloat16 and float32 run anywhere")
+    return device
+
+
 def breakdown(trainable: ExperimentTrainable) -> dict[str, int]:
     """Trainable parameters by part; see `parameter_breakdown`."""
     config = trainable.config
@@ -100,14 +112,36 @@ class _Source:
 
     checkpoint: Path
     experiment: Path
+    rows: Sequence[MetricRow]
+    """Of that experiment, all of them."""
 
 
-def _train(logger: ExperimentLogger, trainable: ExperimentTrainable, resume_from: Path | None) -> None:
+def _train(config: ExperimentConfig, directory: Path, trainable: ExperimentTrainable, resume_from: Path | None) -> None:
+    """Nothing of the experiment is written before it is known that it can begin: a refused one must not take a name."""
+    run, notes = _resumed(config, directory, trainable)
+    source = _source(resume_from) if resume_from is not None and run.progress.step == 0 else None
+    if source is not None:
+        _take_over(run, config, source)
+    elif resume_from is not None:
+        notes.append(f"goes on from its own checkpoint at step {run.progress.step:,}, not from {resume_from}")
+    logger = ExperimentLogger(config.experiment_name, config, directory)
+    try:
+        for note in notes:
+            logger.info(note)
+        if source is not None:
+            _take_rows(run, logger, source)
+            _take_best(run, logger, source)
+            logger.info(f"goes on from {source.checkpoint}")
+        _train_on(run, logger, trainable)
+    finally:
+        logger.close()
+
+
+def _train_on(run: Run, logger: ExperimentLogger, trainable: ExperimentTrainable) -> None:
     from rung.training.loop import train
     from trainables.tinystories.experiments.recorder import ExperimentRecorder
 
     config = logger.tracker.config
-    run = _resumed(logger, trainable, resume_from)
     logger.rewind(run.progress.step, run.progress.evaluated_step)
     parameters = breakdown(trainable)
     logger.tracker.facts = {"parameters": parameters, "seed": config.seed, "device": trainable.device}
@@ -124,42 +158,38 @@ def _train(logger: ExperimentLogger, trainable: ExperimentTrainable, resume_from
     logger.finalize(run.progress.status)
 
 
-def _resumed(logger: ExperimentLogger, trainable: ExperimentTrainable, resume_from: Path | None) -> Run:
-    """The run as its own newest checkpoint left it, else as that of `resume_from`, else at its beginning."""
+def _resumed(config: ExperimentConfig, directory: Path, trainable: ExperimentTrainable) -> tuple[Run, list[str]]:
+    """The run as its own newest checkpoint left it, else at its beginning; and what is to be said about that."""
     from rung.training.assignment import Goal
     from rung.training.checkpoints import resume
     from rung.training.run import Run
 
-    config = logger.tracker.config
     goal = Goal(unit="steps", amount=config.max_iterations, metric="validation/loss", mode="min", select="best")
-    run, notes = resume(lambda: Run(trainable, config.experiment_id, goal), logger.output_dir / CHECKPOINTS)
-    for note in notes:
-        logger.info(note)
-    if resume_from is not None:
-        if run.progress.step == 0:
-            _take_over(run, logger, _source(resume_from))
-        else:
-            logger.info(f"goes on from its own checkpoint at step {run.progress.step:,}, not from {resume_from}")
-    return run
+    return resume(lambda: Run(trainable, config.experiment_id, goal), directory / CHECKPOINTS)
 
 
 def _source(path: Path) -> _Source:
-    """The checkpoint that a path means. Raises StorageError if there is none."""
+    """The checkpoint that a path means. Raises StorageError if there is none, or the rows beside it are damaged."""
     from rung.training.checkpoints import is_complete, latest_checkpoint
 
     if is_complete(path):
-        return _Source(path, path.resolve().parent.parent)
+        return _read_source(path, path.resolve().parent.parent)
     for folder in (path / CHECKPOINTS, path):
         checkpoint = latest_checkpoint(folder)
         if checkpoint is not None:
-            return _Source(checkpoint, folder.resolve().parent)
+            return _read_source(checkpoint, folder.resolve().parent)
     raise StorageError(
         f"there is no checkpoint in {path}: name one (runs/NAME/checkpoints/step-0000001000) or an experiment's folder"
     )
 
 
-def _take_over(run: Run, logger: ExperimentLogger, source: _Source) -> None:
-    """Puts a new experiment where a checkpoint of another stands."""
+def _read_source(checkpoint: Path, experiment: Path) -> _Source:
+    path = experiment / METRICS
+    return _Source(checkpoint, experiment, read_rows(path) if path.exists() else [])
+
+
+def _take_over(run: Run, config: ExperimentConfig, source: _Source) -> None:
+    """Puts the run of a new experiment where a checkpoint of another stands."""
     from rung.training.checkpoints import DamagedCheckpoint, load_checkpoint
 
     try:
@@ -170,12 +200,9 @@ def _take_over(run: Run, logger: ExperimentLogger, source: _Source) -> None:
     if run.has_ended or run.is_used_up():
         raise RungError(
             f"{source.checkpoint} stands at step {run.progress.step:,} ({run.progress.status}): there is nothing left "
-            f"to train up to max_iterations {logger.tracker.config.max_iterations:,}"
+            f"to train up to max_iterations {config.max_iterations:,}"
         )
     _keep_constants(run)
-    _take_rows(run, logger, source)
-    _take_best(run, logger, source)
-    logger.info(f"goes on from {source.checkpoint}")
 
 
 def _keep_constants(run: Run) -> None:
@@ -189,8 +216,7 @@ def _keep_constants(run: Run) -> None:
 
 def _take_rows(run: Run, logger: ExperimentLogger, source: _Source) -> None:
     logger.tracker.rewind(-1)  # an attempt may have been killed before its first checkpoint
-    rows = read_rows(source.experiment / METRICS) if (source.experiment / METRICS).exists() else []
-    for row in rows:
+    for row in source.rows:
         if row.step <= (run.progress.step if row.val_loss is None else run.progress.evaluated_step):
             logger.tracker.append(row)
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def experiment_section(experiment: Experiment, baseline: Mapping[str, Any], call
         f"## {one_line(experiment.name)}",
         "",
         f"* Date: {started_at(experiment.directory)[:10]}",
-        f"* What is tested: {_harmless(experiment.config.get('description') or '(not said)')}",
+        f"* What is tested: {_harmless(hypothesis(experiment.config))}",
         f"* Changed from {called}: {differences(baseline, experiment.config)}",
         f"* Result: {result(experiment)}",
     ]
@@ -51,6 +52,18 @@ def experiment_section(experiment: Experiment, baseline: Mapping[str, Any], call
     if picture.exists():
         lines += ["", f"!{_link(f'Losses of {one_line(experiment.name)} by step and by wall clock', picture, root)}"]
     return "\n".join([*lines, "", f"{{{{notes {experiment.name}}}}}"])
+
+
+def hypothesis(config: Mapping[str, Any]) -> str:
+    """What is tested, as the user said it. What a shipped configuration says of itself is no hypothesis."""
+    description = config.get("description") or ""
+    return "(not said)" if not description or description in _shipped_descriptions() else str(description)
+
+
+@cache
+def _shipped_descriptions() -> frozenset[str]:
+    files = (Path(__file__).parents[1] / "configs").glob("*.json")
+    return frozenset(json.loads(file.read_text())["description"] for file in files)
 
 
 def study_section(study: StudyResults, root: Path) -> str:
