@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STUDY ?= search_spaces/modular_arithmetic/demo.yaml
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Some images switch bytecode off: then each of the many processes here would compile every module anew.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo homework install test lint unit integration soak clean
 
@@ -20,7 +22,6 @@ homework: install
 	for study in search_spaces/modular_arithmetic/e[0-9]-*.yaml; do $(BIN)/rung run $$study || exit; done
 
 install: $(VENV)/.installed
-
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
