@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 STUDY ?= search_spaces/modular_arithmetic/demo.yaml
 export RAY_USAGE_STATS_ENABLED = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-# Some images switch bytecode off: then each of the many processes here would compile every module anew.
-export PYTHONDONTWRITEBYTECODE =
+
+# Some images switch bytecode off: then each of the many processes of a sweep would compile every module anew.
+demo homework integration soak: export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo homework install test lint unit integration soak clean
 
