@@ -34,7 +34,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
-test: lint unit integration
+# The integration tests mostly wait for Ray to start; the unit tests, with less priority, use the time.
+test: $(VENV)/.installed-dev
+	$(MAKE) --jobs=3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) lint unit integration
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,7 +44,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile tests/unit
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/pytest --numprocesses logical --dist loadfile tests/unit
 
 integration: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/integration
