@@ -181,22 +181,13 @@ def _work(name: str, folder: Path) -> None:
     """Answers a number of steps with the CPU seconds that one took, `count` with GFLOP, `peak` with GFLOP/s."""
     import torch
 
-    from tests.benchmarks.step import gflop, peak
+    from tests.benchmarks.step import serve
 
     torch.set_num_threads(1)
     step = _step(name, folder)
     for _ in range(5):
         step()
-    for line in sys.stdin:
-        if line.strip() == "count":
-            print(gflop(step), flush=True)
-        elif line.strip() == "peak":
-            print(peak(torch.bfloat16 if "bf16" in name else torch.float32), flush=True)
-        else:
-            begin = time.process_time()
-            for _ in range(int(line)):
-                step()
-            print((time.process_time() - begin) / int(line), flush=True)
+    serve(step, time.process_time, torch.bfloat16 if "bf16" in name else torch.float32)
 
 
 def _step(name: str, folder: Path) -> Callable[[], object]:

@@ -126,11 +126,16 @@ def _work(name: str, values: Mapping[str, str]) -> None:
     step = _step(name, values)
     for _ in range(3):
         step()
+    serve(step, clock, torch.bfloat16 if "bf16" in name else torch.float32)
+
+
+def serve(step: Callable[[], object], clock: Callable[[], float], kind: Any) -> None:
+    """Answers lines of standard input: a number of steps, `count` or `peak` (of products in the type `kind`)."""
     for line in sys.stdin:
         if line.strip() == "count":
             print(gflop(step), flush=True)
         elif line.strip() == "peak":
-            print(peak(torch.bfloat16 if "bf16" in name else torch.float32), flush=True)
+            print(peak(kind), flush=True)
         else:
             begin = clock()
             for _ in range(int(line)):

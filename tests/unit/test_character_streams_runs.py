@@ -177,7 +177,8 @@ def test_eval_only_and_accumulation(experiment: Path, capsys: pytest.CaptureFixt
     assert "72 tokens per iteration" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_nanogpt_is_gone_on_from(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def add_a_run_of_nanogpt(experiment: Path) -> None:
+    """Its data set `letters`, and its checkpoint in out/theirs."""
     letters = experiment / "data" / "letters"
     letters.mkdir()
     for name in ("train.bin", "val.bin"):
@@ -185,6 +186,10 @@ def test_a_checkpoint_of_nanogpt_is_gone_on_from(experiment: Path, capsys: pytes
     (letters / META).write_text(json.dumps({"characters": "\nabcd"}))
     (experiment / "out" / "theirs").mkdir()
     save_checkpoint(experiment / "out" / "theirs" / "ckpt.pt", bias=False)
+
+
+def test_a_checkpoint_of_nanogpt_is_gone_on_from(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_a_run_of_nanogpt(experiment)
     command = ("--dataset=letters", "--out_dir=out/theirs", "--block_size=4", "--init_from=resume")
     assert run(*command, "--max_iters=9") == 0
     printed = capsys.readouterr().out
@@ -322,13 +327,7 @@ def test_a_moved_experiment_is_gone_on_with(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its data and nanoGPT's checkpoint that it began with are found where they are now, from any folder."""
-    letters = experiment / "data" / "letters"
-    letters.mkdir()
-    for name in ("train.bin", "val.bin"):
-        (np.arange(200, dtype=np.uint16) % 5).tofile(letters / name)
-    (letters / META).write_text(json.dumps({"characters": "\nabcd"}))
-    (experiment / "out" / "theirs").mkdir()
-    save_checkpoint(experiment / "out" / "theirs" / "ckpt.pt", bias=False)
+    add_a_run_of_nanogpt(experiment)
     theirs = ("--dataset=letters", "--out_dir=out/theirs", "--block_size=4", "--init_from=resume")
     assert run(*theirs, "--max_iters=8") == 0
     assert run("--max_iters=3") == 0
