@@ -11,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from rung.plan import make_plan
 from rung.results.query import load
 from rung.results.views import dicts
+from rung.start import stage_study
 from rung.study import load_study
 from rung.tuning.ledger import Ledger
 from rung.tuning.search import search_of
@@ -22,7 +23,7 @@ from rung.tuning.tune_scheduler import TuneScheduler
 
 def opened(path: Path, overrides: Sequence[str] = ()) -> OpenedStudy:
     """The study of a file, opened for a launch."""
-    study = load_study(path, overrides)
+    study = stage_study(load_study(path, overrides))
     return open_study(study.directory.resolve(), study, make_plan(study), path.read_text())
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -88,6 +88,10 @@ class Toy(Trainable[ToyConfig, Batch]):
     @classmethod
     def packing_obstacle(cls, config: ToyConfig) -> str | None:
         return "dropout draws its masks run by run" if config.model.dropout else None
+
+    @classmethod
+    def inherited(cls, config: ToyConfig) -> Mapping[str, Any]:
+        return {"model": {"width": config.model.width}}
 
     def model(self, generator: torch.Generator) -> nn.Module:
         return _build(self.config.model, generator)

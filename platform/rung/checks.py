@@ -126,6 +126,8 @@ class _Checks:
             message = f"the first rung ({grace}) is not below the budget ({budget.amount} {budget.unit})"
             hint = f"for example {max(1, budget.amount // scheduler.reduction_factor**2)}, or scheduler fifo"
             yield say(message, ("scheduler", "grace"), hint)
+        if scheduler.name != "fifo" and budget.steps == 0 and not self.broken & {"scheduler", "budget"}:
+            yield say("nothing is trained in 0 steps, so there are no rungs", ("scheduler", "name"), "fifo")
         if scheduler.confidence is not None and not self.broken & {"scheduler", "metric"}:
             yield from self._rules_about_confidence()
         if study.seeds.start is not None and scheduler.name == "fifo" and not self.broken & {"seeds", "scheduler"}:

@@ -27,6 +27,9 @@ from rung.trainable import Trainable, find_trainable
 if TYPE_CHECKING:
     from rung.study import Study
 
+STARTS_FROM = "start.configuration"
+"""The path of what a configuration starts from."""
+
 PROBES = 64
 """Configurations that are made to check a study whose configurations are chosen while it runs."""
 
@@ -89,6 +92,7 @@ class Resolver:
         kind: its class.
         base: what the study sets, nested.
         dimensions: the space.
+        inherited: what lies below base in configurations that start from another one, by that one's id.
     """
 
     def __init__(
@@ -97,10 +101,12 @@ class Resolver:
         kind: type[Trainable[Any, Any]],
         base: Mapping[str, Any],
         dimensions: Sequence[Dimension],
+        inherited: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.trainable = trainable
         self.model = kind.Config
-        self.base = completed(self.model, base)
+        self._bases = {each: completed(self.model, merged(values, base)) for each, values in (inherited or {}).items()}
+        self.base = self._bases.get(at(base, STARTS_FROM), completed(self.model, base))
         self.dimensions = tuple(dimensions)
         self.ordered, _ = in_order(dimensions)
         self._names = _short_names([dimension.path for dimension in dimensions])
@@ -111,7 +117,7 @@ class Resolver:
 
     def raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Base with some paths replaced, not validated."""
-        nested = dict(self.base)
+        nested = dict(self._bases.get(values.get(STARTS_FROM, ""), self.base))
         for path, value in values.items():
             *outer, last = path.split(".")
             inner = nested
@@ -181,7 +187,7 @@ class Resolver:
 
 def resolver_of(study: Study) -> Resolver:
     """The resolver of a study."""
-    return Resolver(study.trainable, find_trainable(study.trainable), study.base, study.dimensions)
+    return Resolver(study.trainable, find_trainable(study.trainable), study.base, study.dimensions, study.inherited)
 
 
 def expansion_of(study: Study) -> Expansion:
@@ -191,17 +197,18 @@ def expansion_of(study: Study) -> Expansion:
     """
     adaptive = study.searcher.name != "plan"
     samples = min(study.samples, PROBES) if adaptive else study.samples
-    base, space = json.dumps(study.base), json.dumps(study.space)
+    texts = tuple(json.dumps(part) for part in (study.base, study.space, study.inherited))
     kind = find_trainable(study.trainable)
-    return _expansion(study.trainable, kind, base, space, samples, study.draw_seed)
+    return _expansion(study.trainable, kind, texts, samples, study.draw_seed)
 
 
 @lru_cache(maxsize=4)
 def _expansion(
-    trainable: str, kind: type[Trainable[Any, Any]], base: str, space: str, samples: int, draw_seed: int
+    trainable: str, kind: type[Trainable[Any, Any]], texts: tuple[str, ...], samples: int, draw_seed: int
 ) -> Expansion:
-    dimensions, _ = read_space(json.loads(space))
-    resolver = Resolver(trainable, kind, json.loads(base), dimensions)
+    base, space, inherited = (json.loads(text) for text in texts)
+    dimensions, _ = read_space(space)
+    resolver = Resolver(trainable, kind, base, dimensions, inherited)
     return resolver.expansion(expand(dimensions, samples, draw_seed, resolver.base_value))
 
 
@@ -213,6 +220,15 @@ def at(values: Any, path: str) -> Any:
     for key in path.split("."):
         values = values.get(key) if isinstance(values, Mapping) else None
     return values
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested data of both; where both say something, what `above` says."""
+    both = dict(below)
+    for key, value in above.items():
+        under = both.get(key)
+        both[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def completed(model: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,13 +276,17 @@ def _short_names(paths: Sequence[str]) -> dict[str, str]:
     """Each path's last part, or more of it where two would be the same; `model.kind` is the `model`."""
     names = {}
     for path in paths:
-        parts = path.removesuffix(".kind").split(".")
-        others = [other.removesuffix(".kind") for other in paths if other != path]
+        parts = _essence(path).split(".")
+        others = [_essence(other) for other in paths if other != path]
         length = 1
         while length < len(parts) and any(f".{o}".endswith("." + ".".join(parts[-length:])) for o in others):
             length += 1
         names[path] = ".".join(parts[-length:])
     return names
+
+
+def _essence(path: str) -> str:
+    return "start" if path == STARTS_FROM else path.removesuffix(".kind")
 
 
 def _shown(name: str, value: Any) -> str:

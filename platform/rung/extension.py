@@ -38,6 +38,7 @@ _NOT_COMPARED = (
     "confirm",
     "format",
     "references",
+    "start",
 )
 """What changes no row, and what follows from the other keys."""
 
@@ -211,8 +212,9 @@ def _objection_to_longer(plan: Plan, old: int) -> str | None:
     configs = [each.config for each in plan.examples]
     if plan.study.scheduler.name == "hyperband":
         return _DEALT
-    if any(config.schedule.kind == "cosine" and config.schedule.length is None for config in configs):
-        return "the cosine schedule has no length of its own: with a longer budget every step would be another one"
+    spanning = next((config.schedule.kind for config in configs if config.schedule.spans_budget), None)
+    if spanning is not None:
+        return f"the {spanning} schedule has no length of its own: with a longer budget every step would be another one"
     on_point = plan.unit == "steps" and all(config.evaluation.is_due(old) for config in configs)
     if plan.study.budget.target is not None and not on_point:
         return "runs may have met the target at their end, which was no evaluation point"

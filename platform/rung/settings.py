@@ -91,10 +91,10 @@ class OptimizerConfig(StrictModel):
 class ScheduleConfig(StrictModel):
     """How the learning rate changes over training."""
 
-    kind: Literal["none", "step", "cosine", "plateau"] = "none"
+    kind: Literal["none", "step", "cosine", "linear", "plateau"] = "none"
     """`none`: constant. `step`: times `factor` each `every`. `cosine`: from the peak to `minimum` over `length`
-    (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `plateau`: times `factor` whenever `metric`
-    has not improved for `patience` scheduled evaluations."""
+    (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `linear`: the same in a straight line. `plateau`:
+    times `factor` whenever `metric` has not improved for `patience` scheduled evaluations."""
     unit: Literal["step", "epoch"] = "step"
     """What `warmup`, `every` and `length` count. Within an epoch the learning rate is constant when this is `epoch`."""
     warmup: int = Field(default=0, ge=0)
@@ -107,10 +107,10 @@ class ScheduleConfig(StrictModel):
     factor: float = Field(default=0.1, gt=0, lt=1)
     """`step` and `plateau`: what the learning rate is multiplied by."""
     length: int | None = Field(default=None, gt=0)
-    """`cosine` only: `unit`s from the first to the minimum learning rate, warm-up included. Empty: the whole budget,
-    which must then be one of steps, epochs or tokens."""
+    """`cosine` and `linear`: `unit`s from the first to the minimum learning rate, warm-up included. Empty: the whole
+    budget, which must then be one of steps, epochs or tokens."""
     minimum: float = Field(default=1e-5, ge=0)
-    """`cosine` and `plateau`: the learning rate never falls below this."""
+    """`cosine`, `linear` and `plateau`: the learning rate never falls below this."""
     minimum_fraction: Annotated[float | None, ADDED_LATER] = Field(default=None, ge=0, le=1)
     """The same as a part of the peak, in place of `minimum`, so that it moves with a swept learning rate."""
     metric: str = "validation/loss"
@@ -119,6 +119,11 @@ class ScheduleConfig(StrictModel):
     """`plateau` only: scheduled evaluations without improvement that are put up with."""
     threshold: float = Field(default=1e-4, ge=0)
     """`plateau` only: relative fall of `metric` that counts as an improvement."""
+
+    @property
+    def spans_budget(self) -> bool:
+        """Whether it falls over the whole budget, so that another budget has another learning rate at every step."""
+        return self.kind in ("cosine", "linear") and self.length is None
 
 
 class EvaluationConfig(StrictModel):
@@ -160,9 +165,24 @@ class EarlyStoppingConfig(StrictModel):
     """Evaluations in the fitted line."""
 
 
+class StartFrom(StrictModel):
+    """The runs of another study that the runs of this configuration start from, seed by seed. Made from a study's
+    `start` (`start.py`), not written by hand."""
+
+    study: str
+    """Folder of that study, beside this one's."""
+    configuration: str
+    """Id of its configuration."""
+    weights: str
+    """First 12 hex digits of the SHA-256 of what the first of its runs has left: with other weights there, this is
+    another configuration."""
+
+
 class TrainableConfig(StrictModel):
     """What every trainable's configuration has. Everything that can be swept is a field of it."""
 
+    start: Annotated[StartFrom | None, ADDED_LATER] = None
+    """The checkpoints that runs start from; empty: fresh weights. A study says it with its own key `start`."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Optimizer and its constants."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -206,7 +226,7 @@ class TrainableConfig(StrictModel):
     @model_validator(mode="after")
     def _warmup_fits_into_length(self) -> TrainableConfig:
         length = self.schedule.length
-        if self.schedule.kind == "cosine" and length is not None and self.schedule.warmup >= length:
+        if self.schedule.kind in ("cosine", "linear") and length is not None and self.schedule.warmup >= length:
             raise ValueError(
                 f"schedule.warmup ({self.schedule.warmup}) must be shorter than schedule.length ({length})"
             )

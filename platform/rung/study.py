@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from rung.results.retention import Keep, KeepWord
 from rung.seeds import CONFIRM_SEEDS_FROM, Seeds
@@ -35,6 +35,24 @@ SOLO_SUFFIX = ".solo"
 """Ends the name of the folder in which `rung train` keeps its rows, beside the study's."""
 
 
+def folder_name(name: str) -> str:
+    """The name of a study or pipeline, if it can also be that of its folder.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            "the name is also a folder's: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"
+        )
+    if name.endswith(SOLO_SUFFIX):
+        raise ValueError(
+            f"a name that ends in {SOLO_SUFFIX} is kept for what `rung train` writes, and deletes, of the study "
+            f"{name.removesuffix(SOLO_SUFFIX)}"
+        )
+    return name
+
+
 class Target(StrictModel):
     """A value at which a run has done what it was for."""
 
@@ -50,8 +68,8 @@ class Budget(StrictModel):
     """How long every run trains: exactly one of steps, epochs, tokens and wall_clock, which rungs are counted in too;
     wall_clock may also stand beside another one, as a cap."""
 
-    steps: int | None = Field(default=None, gt=0)
-    """Optimizer steps."""
+    steps: int | None = Field(default=None, ge=0)
+    """Optimizer steps; 0: runs are evaluated as they start, and nothing is trained."""
     epochs: int | None = Field(default=None, gt=0)
     """Passes over the training data."""
     tokens: int | None = Field(default=None, gt=0)
@@ -195,6 +213,24 @@ class FailurePolicy(StrictModel):
     """How often a configuration whose process died is started again, from its last checkpoint."""
 
 
+class BestOf(StrictModel):
+    """Several configurations to start from."""
+
+    top: int = Field(gt=0)
+    """How many: the best of the other study, each of which becomes a value of the dimension `start`."""
+
+
+class StartChoice(StrictModel):
+    """The study whose checkpoints this one's runs start from, seed i from seed i: this study is a stage."""
+
+    study: str
+    """Its name, or that of its folder, in the same storage."""
+    configuration: str | BestOf = "best"
+    """Which of its configurations. `best`: the first of the table that `rung results` shows, by fresh seeds where it is
+    confirmed. An id, its beginning, or a label: that one. `{top: 3}`: each of the best three, as a dimension that is
+    swept."""
+
+
 class Study(StrictModel):
     """One sweep: a trainable, a base configuration, a search space, seeds, a scheduler, resources."""
 
@@ -204,6 +240,8 @@ class Study(StrictModel):
     """What is trained: a registered name or `package.module:Class`."""
     base: dict[str, Any] = Field(default_factory=dict)
     """The trainable's configuration, where it differs from its defaults."""
+    start: StartChoice | None = None
+    """The study whose checkpoints the runs start from; empty: fresh weights."""
     space: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What is swept: paths into the configuration, each a list or a word with its numbers (see `space.py`)."""
     samples: int = Field(default=1, gt=0)
@@ -235,19 +273,12 @@ class Study(StrictModel):
     storage: str | None = None
     """Folder that holds the studies' folders. Empty: the environment variable RUNG_STORAGE, else `results`."""
 
+    _inherited: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+
     @field_validator("study")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ValueError(
-                "the name is also a folder's: up to 100 letters, digits, '.', '_' and '-', the first a letter or digit"
-            )
-        if name.endswith(SOLO_SUFFIX):
-            raise ValueError(
-                f"a name that ends in {SOLO_SUFFIX} is kept for what `rung train` writes, and deletes, of the study "
-                f"{name.removesuffix(SOLO_SUFFIX)}"
-            )
-        return name
+        return folder_name(name)
 
     @field_validator("base", mode="before")
     @classmethod
@@ -268,6 +299,27 @@ class Study(StrictModel):
         if replication == "spread":
             raise ValueError("spread replication is not built yet: use serial or packed")
         return replication
+
+    @property
+    def inherited(self) -> Mapping[str, Mapping[str, Any]]:
+        """By id of a configuration that runs start from, what they take over from it, nested, below `base`; of a study
+        that `start.resolved` has made."""
+        return self._inherited
+
+    def starting_from(self, inherited: Mapping[str, Mapping[str, Any]]) -> Study:
+        """This study with what it starts from filled in: in its base if that is one configuration, else as the
+        dimension `start.configuration`.
+
+        Args:
+            inherited: see the property of that name; the field `start` is in it.
+        """
+        ids = list(inherited)
+        update: dict[str, Any] = {"base": {**self.base, "start": {"configuration": ids[0]}}}
+        if len(ids) > 1:
+            update = {"space": {"start.configuration": {"grid": ids}, **self.space}}
+        made = self.model_copy(update=update)
+        made._inherited = {config_id: dict(values) for config_id, values in inherited.items()}
+        return made
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:

@@ -4,7 +4,9 @@ A trainable answers four questions about one run (model, batches, loss, evaluate
 (`rung.training`) trains it solo, replicated over seeds, or under Ray Tune. Two more answers, `metrics` and
 `workload`, are given by the class before anything starts and must not need torch, because `rung plan` asks them.
 A class that reads files names them (`data_files`), so that every launch records which ones they were, and says what is
-not there yet (`missing`). Others have defaults: `plateau`, `packing_obstacle`, `splitting_obstacle` and `references`,
+not there yet (`missing`); what can be made on the spot is made once before the first run (`prepare`). Runs that start
+from those of another study take over a part of their configuration (`inherited`) and their weights (`begin_from`).
+Others have defaults: `plateau`, `packing_obstacle`, `splitting_obstacle` and `references`,
 asked without torch like those two; `transformable`, asked of runs that are trained together (`replication: packed`);
 `parts`, asked where a batch is computed in pieces or by several workers; `generations` and `complete`, answered by
 models that write text.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -203,6 +205,31 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         """
         return None
 
+    @classmethod
+    def prepare(cls, configs: Sequence[ConfigT], say: Callable[[str], None]) -> None:
+        """Makes what runs of these configurations read and what can be made here: a corpus, a tokenizer.
+
+        Called once before the first run, with Ray at hand in a sweep (`ray.is_initialized()`). A run must be able to do
+        without it: on another machine it makes for itself what is not there.
+
+        Args:
+            configs: all configurations, or some that a searcher may choose.
+            say: takes lines about what is made.
+
+        Raises:
+            RungError: it cannot be made.
+        """
+
+    @classmethod
+    def inherited(cls, config: Any) -> Mapping[str, Any]:
+        """What runs of this trainable that start from a run of `config` take over from it, nested: the study's own
+        `base` and `space` are laid over it. `config` may be that of another trainable.
+
+        Raises:
+            RungError: no run of this trainable can start from one of that configuration.
+        """
+        return {}
+
     # The four questions.
 
     @abstractmethod
@@ -223,6 +250,19 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
 
         The engine calls it in evaluation mode and without gradients. It must leave model and generators as they were.
         """
+
+    def begin_from(self, model: nn.Module, weights: Mapping[str, torch.Tensor], config: Any) -> None:
+        """Puts the weights of the run that this one starts from into a fresh model, in place.
+
+        Args:
+            model: of `self.model`.
+            weights: of the other run, by name, each tensor once: of tied ones the first name.
+            config: the other run's configuration.
+
+        Raises:
+            RungError: they do not fit.
+        """
+        fill(model, weights)
 
     def parts(self, batch: BatchT, count: int) -> Sequence[tuple[BatchT, float]]:
         """A batch in `count` parts of about the same size, for gradient accumulation and for several workers.
@@ -257,6 +297,38 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         the runs' own models. Kernels without a batching rule (torch's LSTM) must be switched off here.
         """
         return model
+
+
+def fill(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Copies weights into the parameters and buffers of the same names.
+
+    Args:
+        model: any module.
+        weights: tensors by the names of its state dict, each once: of tied ones the first name.
+
+    Raises:
+        RungError: names or shapes differ.
+    """
+    expected: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not any(tensor is other for other in expected.values()):
+            expected[name] = tensor
+    wrong = [
+        f"{name} is {_shape(weights.get(name))} there and {_shape(expected.get(name))} here"
+        for name in dict.fromkeys([*expected, *weights])
+        if name not in expected or name not in weights or expected[name].shape != weights[name].shape
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise RungError(
+            f"a checkpoint of another shape: {'; '.join(wrong[:3])}{more}. A stage takes its model over from what it "
+            "starts from: leave the model's settings out of its study"
+        )
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else " x ".join(map(str, tensor.shape)) or "a number"
 
 
 def find_trainable(name: str) -> type[Trainable[Any, Any]]:

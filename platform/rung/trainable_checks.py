@@ -268,7 +268,7 @@ class _TrainableChecks:
         endless: dict[KeyPath, list[str]] = {}
         for configuration in configurations:
             schedule = configuration.config.schedule
-            if schedule.kind == "cosine" and schedule.length is None and unit == "wall_clock":
+            if schedule.spans_budget and unit == "wall_clock":
                 lengthless.append(configuration.label)
             by_epoch = schedule.unit == "epoch" and (schedule.kind != "none" or schedule.warmup > 0)
             counts_epochs = unit == "epochs" or by_epoch
@@ -276,7 +276,7 @@ class _TrainableChecks:
                 path = ("budget", "epochs") if unit == "epochs" else self._written("schedule.unit")
                 endless.setdefault(path, []).append(configuration.label)
         if lengthless and "budget" not in self.broken:
-            message = f"a budget in {unit} does not say how many steps a cosine schedule has to fall"
+            message = f"a budget in {unit} does not say how many steps a cosine or linear schedule has to fall"
             where = _where(lengthless, len(configurations))
             yield self.document.problem(message + where, self._written("schedule.kind"), "give schedule.length")
         for path, labels in endless.items():

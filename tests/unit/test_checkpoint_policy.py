@@ -11,7 +11,8 @@ import pytest
 
 from rung.training import loop, recorder
 from rung.training.assignment import Assignment, Goal
-from rung.training.checkpoints import latest_checkpoint, save_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import save_checkpoint
 from rung.training.replication import Replication, start
 from rung.training.run import Run
 from tests.toy import Toy

@@ -29,7 +29,7 @@ from rung.results.query import load
 from rung.results.store import TableWriter, compact
 from rung.results.views import UnreadablePartWarning, dicts
 from rung.training.assignment import Assignment, Goal
-from rung.training.checkpoints import MARKER, STATE, TENSORS, latest_checkpoint
+from rung.training.checkpoint_files import MARKER, STATE, TENSORS, latest_checkpoint
 from rung.training.replication import start
 from tests.synthetic import write_synthetic_study
 from tests.toy import Toy

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from rung.settings import GrokfastConfig
 from rung.training.assignment import Goal
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import load_checkpoint, save_checkpoint
 from rung.training.gradient_filters import Gradients, NoFilter, build_gradient_filter
 from rung.training.loop import NullRecorder, train
 from rung.training.run import Run

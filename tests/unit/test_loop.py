@@ -13,15 +13,8 @@ import torch
 
 from rung.errors import StorageError
 from rung.training.assignment import Goal, Target
-from rung.training.checkpoints import (
-    MARKER,
-    STATE,
-    TENSORS,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    save_model,
-)
+from rung.training.checkpoint_files import MARKER, STATE, TENSORS, latest_checkpoint
+from rung.training.checkpoints import load_checkpoint, save_checkpoint, save_model
 from rung.training.loop import NullRecorder, train
 from rung.training.run import Report, Run
 from tests.toy import Toy, ToyConfig

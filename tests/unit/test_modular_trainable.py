@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from rung.training.assignment import Goal
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, train
 from rung.training.run import Report, Run
 from trainables.modular_arithmetic import ModularArithmetic, ModularArithmeticConfig

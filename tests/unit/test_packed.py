@@ -15,7 +15,8 @@ import torch
 from rung.errors import RungError
 from rung.trainable import Loss, find_trainable
 from rung.training.assignment import Goal, Target
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, train
 from rung.training.pack import Pack
 from rung.training.packed import Member, train_together

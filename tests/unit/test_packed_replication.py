@@ -14,7 +14,7 @@ from rung.results.query import load
 from rung.results.views import dicts
 from rung.study import load_study
 from rung.training.assignment import Assignment
-from rung.training.checkpoints import latest_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
 from rung.training.replication import start
 from rung.tuning.goal import assignment_of
 from rung.tuning.study_directory import write_study

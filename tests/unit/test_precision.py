@@ -11,7 +11,8 @@ import torch
 
 from rung.trainable import find_trainable
 from rung.training.assignment import Goal
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import load_checkpoint, save_checkpoint
 from rung.training.loop import NullRecorder, evaluate, train
 from rung.training.run import Run
 

@@ -46,6 +46,21 @@ def test_cosine_without_length_spans_the_budget() -> None:
         learning_rate(config, 1.0, 0)
 
 
+def test_linear_equals_torch() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1, end_factor=0, total_iters=40)
+    config = ScheduleConfig(kind="linear", warmup=10, warmup_from="zero", minimum=0)
+    for step in range(40):
+        rate = learning_rate(config, 1e-3, 10 + step, total_steps=50)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+    assert learning_rate(config, 1.0, 5, total_steps=50) == 0.5
+    with pytest.raises(ValueError, match=r"kind is linear .* give schedule\.length"):
+        learning_rate(config, 1.0, 10)
+
+
 def test_warmup_rises_to_the_peak_and_never_starts_at_zero() -> None:
     config = ScheduleConfig(warmup=4)
     assert [learning_rate(config, 1.0, step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])

@@ -28,10 +28,9 @@ from safetensors.torch import load_file, save_file
 from rung.errors import StorageError
 from rung.results.files import delete_folder
 from rung.results.parts import sync_folder
+from rung.training.checkpoint_files import MARKER, STATE, TENSORS, candidates, is_complete, latest_checkpoint
 from rung.training.run import Progress, Run
 from rung.training.schedules import PlateauState
-
-TENSORS, STATE, MARKER = "tensors.safetensors", "state.json", "complete.json"
 
 
 class DamagedCheckpoint(Exception):
@@ -54,19 +53,14 @@ def save_checkpoint(run: Run, directory: Path, keep: int = 1) -> Path:
         sync_folder(target)
         sync_folder(directory)
         # Not simply the highest steps: a torn or damaged checkpoint may well be the one with the highest.
-        older = (path for path in _candidates(directory) if path != target and is_complete(path))
+        older = (path for path in candidates(directory) if path != target and is_complete(path))
         kept = [target, *older][:keep]
-        for old in _candidates(directory):
+        for old in candidates(directory):
             if old not in kept:
                 delete_folder(old)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write the checkpoint {target}: {error}") from error
     return target
-
-
-def latest_checkpoint(directory: Path) -> Path | None:
-    """The newest complete checkpoint below `directory`, or None."""
-    return next((path for path in _candidates(directory) if is_complete(path)), None)
 
 
 def resume(new: Callable[[], Run], directory: Path) -> tuple[Run, list[str]]:
@@ -89,11 +83,6 @@ def resume(new: Callable[[], Run], directory: Path) -> tuple[Run, list[str]]:
         except DamagedCheckpoint as error:
             kept = _set_aside(checkpoint)
             notes.append(f"{error}; it is now {kept.name}, and the run goes on from before it")
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether its marker is there, which is written last. Whether it can be read, only reading tells."""
-    return (checkpoint / MARKER).exists()
 
 
 def load_checkpoint(run: Run, checkpoint: Path) -> None:
@@ -130,14 +119,24 @@ def load_weights(run: Run, checkpoint: Path) -> None:
     Raises:
         StorageError: the checkpoint cannot be read, or belongs to a model of another shape.
     """
+    weights, step = read_weights(checkpoint, run.trainable.device)
+    _check_model(run, weights, checkpoint)
+    run.model.load_state_dict(weights, strict=False)
+    run.progress.step = step
+
+
+def read_weights(checkpoint: Path, device: str = "cpu") -> tuple[dict[str, torch.Tensor], int]:
+    """The weights in a checkpoint by name, tied ones under the first, and the step that they stand at.
+
+    Raises:
+        StorageError: the checkpoint cannot be read.
+    """
     try:
-        tensors, state = _read(checkpoint, run.trainable.device)
+        tensors, state = _read(checkpoint, device)
     except DamagedCheckpoint as error:
         raise StorageError(str(error)) from error
     weights = {name.removeprefix("model/"): tensor for name, tensor in tensors.items() if name.startswith("model/")}
-    _check_model(run, weights, checkpoint)
-    run.model.load_state_dict(weights, strict=False)
-    run.progress.step = state["progress"]["step"]
+    return weights, int(state["progress"]["step"])
 
 
 def _generator_state(run: Run, state: torch.Tensor, checkpoint: Path) -> torch.Tensor:
@@ -253,10 +252,6 @@ def _unused(path: Path) -> Path:
     # its own, which sorts after the first: the first stays in force until the second is complete.
     others = (path.with_suffix(f".{number:03d}") for number in range(1, 1000))
     return next(name for name in itertools.chain([path], others) if not name.exists())
-
-
-def _candidates(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"), reverse=True)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -27,7 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rung.errors import RungError, StorageError
 from rung.locks import FileLock
-from rung.training.checkpoints import latest_checkpoint, load_checkpoint
+from rung.training.beginning import begin
+from rung.training.checkpoint_files import latest_checkpoint
+from rung.training.checkpoints import load_checkpoint
 from rung.training.recorder import RunWriters, TableRecorder
 from rung.training.run import Report, Run
 from rung.training.serial import SerialReplication
@@ -178,6 +180,7 @@ class DistributedReplication(SerialReplication):
         run = self._new(seed)
         if resumed is not None:
             load_checkpoint(run, resumed)
+        begin(run, Path(self.assignment.directory), self.assignment.phase)
         run.reopen()
         return run
 

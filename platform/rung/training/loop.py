@@ -88,7 +88,7 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
 def goes_on(run: Run, level: float, recorder: Recorder, clock: Clock) -> bool:
     """The first half of a turn: evaluation and what follows from it. Returns whether a step of training comes next."""
     progress = run.progress
-    if run.has_ended or level <= progress.level:
+    if run.has_ended or (level <= progress.level and progress.evaluated_step >= 0):  # a budget may be 0 steps
         return False
 
     # Now and then: evaluate, and act on what was seen.

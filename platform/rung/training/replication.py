@@ -23,6 +23,7 @@ from rung.errors import RungError, StorageError
 from rung.locks import FileLock
 from rung.trainable import find_trainable
 from rung.training.assignment import Assignment
+from rung.training.beginning import begin
 from rung.training.checkpoints import resume
 from rung.training.recorder import RunWriters, TableRecorder
 from rung.training.run import Progress, Report, Run
@@ -167,6 +168,7 @@ class Replication(ABC):
 
     def _open(self, seed: int) -> Run:
         run, notes = resume(lambda: self._new(seed), self.assignment.checkpoints(seed))
+        begin(run, Path(self.assignment.directory), self.assignment.phase)
         run.reopen()
         for note in notes:
             self._set_aside.append((run.run_id, note))

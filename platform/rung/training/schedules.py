@@ -47,7 +47,7 @@ def learning_rate(
         config: the schedule.
         peak: the optimizer's learning rate.
         steps_per_epoch: needed when `config.unit` is `epoch`.
-        total_steps: the budget in steps; needed by `cosine` when it has no `length` of its own.
+        total_steps: the budget in steps; needed by `cosine` and `linear` when they have no `length` of their own.
         plateau_factor: `PlateauState.factor`.
 
     Raises:
@@ -61,10 +61,10 @@ def learning_rate(
         return peak * (time / config.warmup if config.warmup_from == "zero" else (time + 1) / (config.warmup + 1))
     if config.kind == "step":
         return peak * float(config.factor ** ((time - config.warmup) // config.every))
-    if config.kind == "cosine":
-        length = config.length or _whole_budget(total_steps, per_unit)
+    if config.kind in ("cosine", "linear"):
+        length = config.length or _whole_budget(config.kind, total_steps, per_unit)
         done = min(1.0, (time - config.warmup) / max(1, length - config.warmup))
-        return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * done))
+        return low + (peak - low) * (0.5 * (1 + math.cos(math.pi * done)) if config.kind == "cosine" else 1 - done)
     if config.kind == "plateau":
         return max(peak * plateau_factor, low)
     return peak
@@ -78,7 +78,7 @@ def _steps_per_unit(config: ScheduleConfig, steps_per_epoch: int | None) -> int:
     return steps_per_epoch
 
 
-def _whole_budget(total_steps: int | None, per_unit: int) -> int:
+def _whole_budget(kind: str, total_steps: int | None, per_unit: int) -> int:
     if total_steps is None:
-        raise ValueError("schedule.kind is cosine and the budget is counted in seconds: give schedule.length")
+        raise ValueError(f"schedule.kind is {kind} and the budget is counted in seconds: give schedule.length")
     return max(1, math.ceil(total_steps / per_unit))

@@ -15,6 +15,7 @@ from rung.errors import RungError
 from rung.settings import EvaluationConfig
 from rung.trainable import Trainable, find_trainable
 from rung.training.assignment import Goal
+from rung.training.beginning import begin
 from rung.training.loop import train
 from rung.training.packed import Member, train_together
 from rung.training.run import Report, Run
@@ -119,7 +120,9 @@ def _run(record: RunRecord) -> Run:
     device = str(record.row["device"] or "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RungError(f"{record.row['run_id']} was trained on {device}, and there is none here: other arithmetic")
-    return rerun(record, device)
+    run = rerun(record, device)
+    begin(run, record.directory, record.row["phase"])
+    return run
 
 
 class _Kept:

@@ -48,7 +48,7 @@ def sample(wanted: str, study: str | None, prompts: Sequence[str], sampling: Sam
 
 
 def _checkpoint(record: RunRecord) -> Path:
-    from rung.training.checkpoints import latest_checkpoint
+    from rung.training.checkpoint_files import latest_checkpoint
 
     folder = record.directory / "checkpoints"
     checkpoint = latest_checkpoint(folder / record.row["run_id"])

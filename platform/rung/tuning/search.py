@@ -93,9 +93,9 @@ def milestones(plan: Plan, configuration: PlannedConfiguration) -> list[int]:
     """Levels at which a configuration reports although nothing is decided there, so that its state in the table `runs`
     is never older than a twentieth of the budget. They lie on evaluation points and cost no evaluation of their own.
     """
-    if plan.unit != "steps":
-        return []
     every, budget = configuration.config.evaluation.every, plan.rungs[-1]
+    if plan.unit != "steps" or budget == 0:
+        return []
     apart = -(-budget // (MILESTONES * every)) * every
     return list(range(apart, budget, apart))
 

@@ -23,7 +23,7 @@ from rung.training import environment
 from rung.training.assignment import Assignment
 from rung.tuning.goal import assignment_of
 from rung.tuning.ledger import Journal, Ledger
-from rung.tuning.study_directory import check_data, configuration_rows, write_study
+from rung.tuning.study_directory import check_data, configuration_rows, prepare, write_study
 from rung.tuning.tasks import search_task
 
 
@@ -55,6 +55,7 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
     configuration, threads = choose(plan, wanted), study.resources.cpus
     directory = Path(f"{study.directory}{SOLO_SUFFIX}").resolve()
     environment.apply(environment.process_environment(threads), threads)
+    prepare(plan, console)
     console.print(f"{configuration.config_id}  {configuration.label or 'the base configuration'}")
     if study.resources.workers > 1:
         console.print(

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from rung.configuration import resolver_of
 from rung.errors import RungError
 from rung.extension import begun_study, extended
@@ -26,6 +28,7 @@ from rung.results.parts import COMPACTED
 from rung.results.query import load
 from rung.results.views import UnreadablePartWarning, dicts
 from rung.study import Study, study_json
+from rung.trainable import find_trainable
 from rung.tuning.goal import goal_of
 from rung.tuning.ledger import Journal, Ledger
 from rung.tuning.tasks import Task, confirm_tasks, search_task
@@ -91,6 +94,19 @@ def check_data(plan: Plan) -> None:
     """
     if plan.missing:
         raise RungError("; ".join(plan.missing))
+
+
+def prepare(plan: Plan, console: Console) -> None:
+    """Makes what the runs read and what can be made here (`Trainable.prepare`), and says so.
+
+    Raises:
+        RungError: it cannot be made.
+    """
+    kind = find_trainable(plan.study.trainable)
+    kind.prepare(
+        [each.config for each in plan.examples],
+        lambda line: console.print(line, highlight=False, soft_wrap=True),
+    )
 
 
 def open_study(directory: Path, study: Study, plan: Plan, text: str) -> OpenedStudy:

@@ -31,7 +31,7 @@ from rung.tuning.ledger import Ledger
 from rung.tuning.progress import ProgressView, SweepShape
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.schedulers import Scheduler, make_scheduler
-from rung.tuning.study_directory import OpenedStudy, best_of_search, check_data, open_study
+from rung.tuning.study_directory import OpenedStudy, best_of_search, check_data, open_study, prepare
 
 if TYPE_CHECKING:
     from rung.tuning.search import Search
@@ -165,6 +165,7 @@ class _Sweep:
             stack.enter_context(_interruptible())
             stack.enter_context(_ray(self.study, self.opened.launch.variables, self._debug))
             self._has_ray = True
+            prepare(self.plan, self._console)
 
 
 def restore_rule(rule: Scheduler, ledger: Ledger) -> None:

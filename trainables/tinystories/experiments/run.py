@@ -170,7 +170,7 @@ def _resumed(config: ExperimentConfig, directory: Path, trainable: ExperimentTra
 
 def _source(path: Path) -> _Source:
     """The checkpoint that a path means. Raises StorageError if there is none, or the rows beside it are damaged."""
-    from rung.training.checkpoints import is_complete, latest_checkpoint
+    from rung.training.checkpoint_files import is_complete, latest_checkpoint
 
     if is_complete(path):
         return _read_source(path, path.resolve().parent.parent)
