@@ -31,6 +31,12 @@ def launch(path: Path, *overrides: str, most: int | None = None) -> OpenedStudy:
     """One launch of phase search, one configuration after another, rung by rung; `most` of them are trained. Only for
     rules that let a configuration go on without waiting for others."""
     study = opened(path, overrides)
+    train_search(study, most)
+    return study
+
+
+def train_search(study: OpenedStudy, most: int | None = None) -> None:
+    """Trains what an opened study has left of phase search, as `launch` does."""
     ledger, rule = study.search, study.plan.scheduler()
     restore_rule(rule, ledger)
     scheduler = TuneScheduler(rule, ledger)
@@ -40,7 +46,6 @@ def launch(path: Path, *overrides: str, most: int | None = None) -> OpenedStudy:
         _train(ConfigurationTrial({"trial": parameters}), scheduler, ledger)
     assert scheduler.storage_error is None
     study.journal.close()
-    return study
 
 
 def _train(trial: ConfigurationTrial, scheduler: TuneScheduler, ledger: Ledger) -> None:

@@ -16,8 +16,12 @@ import typer
 from rung.errors import RungError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from rung.plan import Plan
+    from rung.results.pipeline import PipelineResults
     from rung.study import Study
+    from rung.tuning.sweep import Outcome
 
 app = typer.Typer(
     help="Sweeps of small language-model experiments on Ray: seeds first, results in Parquet.",
@@ -27,7 +31,10 @@ app = typer.Typer(
 )
 
 StudyFile = Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY.yaml")]
-StudyName = Annotated[str, typer.Argument(help="A study file, a study's name, or its directory.", metavar="STUDY")]
+FileToRun = Annotated[Path, typer.Argument(help="The study file or pipeline file (YAML).", metavar="STUDY.yaml")]
+StudyName = Annotated[
+    str, typer.Argument(help="A study or a pipeline: its file, its name, or its directory.", metavar="STUDY")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the study file: seeds=4, base.modulus=97.", metavar="KEY=VALUE"),
@@ -46,15 +53,18 @@ def _options(
 
 @app.command()
 def plan(
-    study_file: StudyFile,
+    study_file: FileToRun,
     overrides: Overrides = None,
     configurations: Annotated[bool, typer.Option("--configurations", help="List every configuration.")] = False,
 ) -> None:
-    """Show what a study would run: configurations, seeds, rungs, cost. Runs nothing."""
+    """Show what a study or a pipeline would run: configurations, seeds, rungs, cost. Runs nothing."""
     from rung.extension import begun_study, extended
+    from rung.pipeline import is_pipeline
     from rung.plan_view import render, render_begun
 
-    study, planned, _ = _load(study_file, overrides)
+    if is_pipeline(study_file):
+        return _plan_pipeline(study_file, overrides, configurations)
+    study, planned, unknown = _load_to_plan(study_file, overrides)
     begun, additions, objection = begun_study(study.directory), list[str](), ""
     if begun is not None:
         try:
@@ -63,15 +73,19 @@ def plan(
             objection = str(error)
     console = _console()
     console.print(render(planned, list_configurations=configurations))
+    if unknown:
+        console.print(f"\n[yellow]not known yet:[/yellow] {unknown}", highlight=False, soft_wrap=True)
     if begun is not None:
         console.print(render_begun(begun, additions, objection), soft_wrap=True)
 
 
 @app.command()
-def run(study_file: StudyFile, overrides: Overrides = None) -> None:
-    """Run a study on Ray; the same command again goes on where it stopped."""
-    from rung.results.query import load
+def run(study_file: FileToRun, overrides: Overrides = None) -> None:
+    """Run a study or a pipeline on Ray; the same command again goes on where it stopped."""
+    from rung.pipeline import is_pipeline
 
+    if is_pipeline(study_file):
+        return _run_pipeline(study_file, overrides)
     console = _console()
     study, planned, text = _load(study_file, overrides)
     console.print(f"{study.study}: {planned.product}", highlight=False)
@@ -85,25 +99,9 @@ def run(study_file: StudyFile, overrides: Overrides = None) -> None:
 
         outcome = run_sweep(study, planned, text, console, debug=_debug)
     except KeyboardInterrupt:
-        console.print(
-            f"\ninterrupted. Everything reported so far is in {study.directory}\ngo on with: {_command_line()}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise typer.Exit(130) from None
-    if outcome.was_complete:
-        console.print("nothing left to do: every configuration has come to its end", highlight=False)
-    results = load(outcome.directory)
-    _print_results(results)
-    if not (outcome.was_complete and (outcome.directory / "report" / "report.html").exists()):
-        _write_report(results)
-    _suggest_sample(results, console)
+        raise _interrupted(study.directory, console) from None
+    _show_outcome(outcome, console)
     if outcome.failed_runs:
-        console.print(
-            f"[red]{outcome.failed_runs} runs failed[/red]; see `rung status {study.study}`. "
-            "The same command tries them again.",
-            highlight=False,
-        )
         raise typer.Exit(1)
 
 
@@ -112,11 +110,18 @@ def status(
     study: StudyName,
     decisions: Annotated[bool, typer.Option("--decisions", help="List every decision and its reason.")] = False,
 ) -> None:
-    """Show how far a study has come, from its tables; works while it runs."""
+    """Show how far a study or a pipeline has come, from its tables; works while it runs."""
+    from rung.results.pipeline import find_pipeline
     from rung.results.query import load
     from rung.results.render import render_status
 
     console = _console()
+    pipeline = find_pipeline(study)
+    if pipeline is not None:
+        from rung.pipeline_view import render_pipeline_status
+
+        console.print(render_pipeline_status(pipeline, decisions=decisions, width=console.width))
+        return
     console.print(render_status(load(study), decisions=decisions, width=console.width))
 
 
@@ -125,11 +130,15 @@ def results(
     study: StudyName,
     output: Annotated[str, typer.Option("--format", help="table, csv, markdown, latex or json.")] = "table",
 ) -> None:
-    """Compare the configurations of a study: n, mean, interval, single seeds; search and confirmation."""
+    """Compare the configurations of a study, or the stages of a pipeline: n, mean, interval, single seeds."""
     from rung.results.confirmation import result_rows
     from rung.results.export import export
+    from rung.results.pipeline import find_pipeline
     from rung.results.query import load
 
+    pipeline = find_pipeline(study)
+    if pipeline is not None:
+        return _pipeline_results(pipeline, output)
     loaded = load(study)
     if output == "table":
         _print_results(loaded)
@@ -187,10 +196,17 @@ def query(
 
 @app.command()
 def report(study: StudyName) -> None:
-    """Write figures (PNG, SVG) and one HTML page into the study's directory."""
+    """Write figures (PNG, SVG) and one HTML page into the study's, or the pipeline's, directory."""
+    from rung.results.pipeline import find_pipeline
     from rung.results.query import load
 
-    _write_report(load(study))
+    pipeline = find_pipeline(study)
+    if pipeline is not None:
+        for stage in pipeline.stages():
+            if stage.study is not None:
+                _write_report(pipeline.study_of(stage))
+        return _write_pipeline_report(pipeline)
+    return _write_report(load(study))
 
 
 @app.command()
@@ -294,6 +310,30 @@ def sample(
 
 
 @app.command()
+def solve(
+    problem: Annotated[
+        str | None, typer.Argument(help="What is to be solved; otherwise it is asked for, again and again.")
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run", help="Whose model: a run's id, or its beginning; else the best.", metavar="RUN_ID"),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Its study or pipeline; otherwise the last one whose models solve.")
+    ] = None,
+) -> None:
+    """Let the model of a recorded run solve a problem, and say what is wrong in its solution."""
+    from rung.tuning.solve import interact, open_solver
+
+    solver = open_solver(run_id, study)
+    _console().print(solver.whose, highlight=False, style="dim")
+    if problem is not None:
+        typer.echo(solver(problem))
+    else:
+        interact(solver, typer.echo)
+
+
+@app.command()
 def schema(
     trainable: Annotated[str | None, typer.Argument(help="Complete base and space for this trainable.")] = None,
 ) -> None:
@@ -344,10 +384,104 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 
 def _load(study_file: Path, overrides: list[str] | None) -> tuple[Study, Plan, str]:
     from rung.plan import make_plan
+    from rung.start import stage_study
     from rung.study import load_study
 
-    study = load_study(study_file, overrides or ())
+    study = stage_study(load_study(study_file, overrides or ()))
     return study, make_plan(study), study_file.read_text()
+
+
+def _load_to_plan(study_file: Path, overrides: list[str] | None) -> tuple[Study, Plan, str]:
+    """As `_load`; what a stage starts from may be unknown yet, which is said in the last item."""
+    from rung.plan import make_plan
+    from rung.start import stage_study
+    from rung.study import load_study
+
+    study, unknown = load_study(study_file, overrides or ()), ""
+    try:
+        study = stage_study(study)
+    except RungError as error:
+        if study.start is None:
+            raise
+        unknown = f"{error}. Until then ids and what is taken over are those of a study that starts from nothing"
+    return study, make_plan(study), unknown
+
+
+def _plan_pipeline(file: Path, overrides: list[str] | None, configurations: bool) -> None:
+    from rung.pipeline import load_pipeline
+    from rung.pipeline_plan import plan_stages
+    from rung.pipeline_view import render_plans
+
+    pipeline, console = load_pipeline(file, overrides or ()), _console()
+    plans = plan_stages(pipeline)
+    console.print(render_plans(pipeline, plans, list_configurations=configurations, width=console.width))
+
+
+def _run_pipeline(file: Path, overrides: list[str] | None) -> None:
+    from rung.pipeline import load_pipeline
+    from rung.pipeline_view import render_pipeline
+    from rung.results.pipeline import PipelineResults
+
+    pipeline, console = load_pipeline(file, overrides or ()), _console()
+    console.print(f"{pipeline.name}: {', '.join(stage.name for stage in pipeline.stages)}", highlight=False)
+    try:
+        from rung.tuning.pipeline import run_pipeline
+
+        outcome = run_pipeline(pipeline, console, lambda ended: _show_outcome(ended, console), debug=_debug)
+    except KeyboardInterrupt:
+        raise _interrupted(pipeline.directory, console) from None
+    results = PipelineResults(outcome.directory)
+    console.rule(style="dim")
+    console.print(render_pipeline(results, console.width))
+    _write_pipeline_report(results)
+    if outcome.failed_stage is not None:
+        raise typer.Exit(1)
+
+
+def _pipeline_results(pipeline: PipelineResults, output: str) -> None:
+    from rung.pipeline_view import render_pipeline_results
+    from rung.results.export import export
+
+    console = _console()
+    if output == "table":
+        console.print(render_pipeline_results(pipeline, console.width))
+    else:
+        typer.echo(export(pipeline.stages(), output))
+
+
+def _write_pipeline_report(pipeline: PipelineResults) -> None:
+    from rung.results.pipeline_report import write_pipeline_report
+
+    _console().print(f"report: {write_pipeline_report(pipeline)}", highlight=False, soft_wrap=True)
+
+
+def _interrupted(directory: Path, console: Console) -> typer.Exit:
+    """Says how to go on; what the command then ends with."""
+    console.print(
+        f"\ninterrupted. Everything reported so far is in {directory}\ngo on with: {_command_line()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return typer.Exit(130)
+
+
+def _show_outcome(outcome: Outcome, console: Console) -> None:
+    """What a sweep has left: table, report, and what is to be done about failed runs."""
+    from rung.results.query import load
+
+    if outcome.was_complete:
+        console.print("nothing left to do: every configuration has come to its end", highlight=False)
+    results = load(outcome.directory)
+    _print_results(results)
+    if not (outcome.was_complete and (outcome.directory / "report" / "report.html").exists()):
+        _write_report(results)
+    _suggest_sample(results, console)
+    if outcome.failed_runs:
+        console.print(
+            f"[red]{outcome.failed_runs} runs failed[/red]; see `rung status {outcome.directory.name}`. "
+            "The same command tries them again.",
+            highlight=False,
+        )
 
 
 def _console() -> Any:
@@ -371,11 +505,14 @@ def _write_report(loaded: Any) -> None:
 
 
 def _suggest_sample(loaded: Any, console: Any) -> None:
-    """The command with which a model that was kept writes, if the study's models write at all."""
+    """The command with which a model that was kept solves problems or writes, if the study's models do at all."""
     from rung.results.written import sampled_run
+    from rung.tuning.solve import solves
 
     run_id = sampled_run(loaded)
-    if run_id is not None:
+    if run_id is not None and solves(str(loaded.study["trainable"])):
+        console.print(f"what the best solves: rung solve --run {run_id}", highlight=False, soft_wrap=True)
+    elif run_id is not None:
         console.print(f"what the best writes: rung sample {run_id}", highlight=False, soft_wrap=True)
 
 

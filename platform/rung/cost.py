@@ -88,7 +88,7 @@ def estimate(plan: Plan) -> Cost:
     concurrent = _concurrent(plan)
     longest = seeds * max((cost.seconds for cost in by_level[-1]), default=0.0)
     runs_bytes = [
-        seeds * checkpoint_bytes(example.config) * workload.parameters
+        seeds * (checkpoint_bytes(example.config) * workload.parameters + BYTES * workload.frozen)
         for example, workload in zip(examples, workloads, strict=True)
     ]
     kept = kept_bytes(plan, runs_bytes)
@@ -121,7 +121,7 @@ def evaluations(config: EvaluationConfig, steps: int) -> int:
 
 
 def checkpoint_bytes(config: TrainableConfig) -> int:
-    """Bytes of a checkpoint per parameter: the weight, Adam's two moments, what Grokfast remembers."""
+    """Bytes of a checkpoint per trained parameter: the weight, Adam's two moments, what Grokfast remembers."""
     grokfast = config.optimizer.grokfast
     remembered = {"none": 0, "ema": 1, "ma": grokfast.window + 1}[grokfast.kind]
     return BYTES * (3 + remembered)

@@ -8,8 +8,8 @@ not there yet (`missing`); what can be made on the spot is made once before the 
 from those of another study take over a part of their configuration (`inherited`) and their weights (`begin_from`).
 Others have defaults: `plateau`, `packing_obstacle`, `splitting_obstacle` and `references`,
 asked without torch like those two; `transformable`, asked of runs that are trained together (`replication: packed`);
-`parts`, asked where a batch is computed in pieces or by several workers; `generations` and `complete`, answered by
-models that write text.
+`parts`, asked where a batch is computed in pieces or by several workers; `generations`, `complete` and `solve`, answered
+by models that write text.
 
 A name is looked up in the entry-point group `rung.trainables`; `package.module:Class` finds one of your own.
 """
@@ -66,6 +66,8 @@ class Workload:
     """Optimizer steps in one pass over the training data; empty for an endless stream."""
     evaluation_flops: float = 0.0
     """Floating-point operations of one evaluation."""
+    frozen: int = 0
+    """Parameters that are not trained: a checkpoint holds them too, but no optimizer state of theirs."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,15 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
             RungError: this trainable's models do not write, or a prompt has characters that they do not know.
         """
         raise RungError(f"models of {type(self).__name__} do not write text")
+
+    def solve(self, model: nn.Module, problem: str) -> str:
+        """What the model answers to a problem, as text for `rung solve`: how it came to it, the result, and what is
+        wrong in it as far as that can be checked.
+
+        Raises:
+            RungError: this trainable's models solve no problems, or it is none that they can read.
+        """
+        raise RungError(f"models of {type(self).__name__} solve no problems")
 
     def transformable(self, model: nn.Module) -> nn.Module:
         """A model in a form that torch.func can transform, with the same parameters.

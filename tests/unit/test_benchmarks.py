@@ -10,9 +10,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"python -m (tests\.benchmarks\.\w+)")
-SHARED = {"__init__", "intervals", "measure", "plain_language", "plain_models", "plain_sweeps", "processes"}
+SHARED = {"__init__", "intervals", "measure", "processes"}
+"""Modules that benchmarks use, beside those named `plain_...`."""
 BENCHMARKS = sorted(
-    f"tests.benchmarks.{path.stem}" for path in (ROOT / "tests" / "benchmarks").glob("*.py") if path.stem not in SHARED
+    f"tests.benchmarks.{path.stem}"
+    for path in (ROOT / "tests" / "benchmarks").glob("*.py")
+    if path.stem not in SHARED and not path.stem.startswith("plain_")
 )
 
 

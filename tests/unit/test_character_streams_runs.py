@@ -20,12 +20,12 @@ from trainables.character_streams.__main__ import main
 from trainables.character_streams.meta import META, read_meta
 from trainables.character_streams.nanogpt import training
 from trainables.character_streams.nanogpt.curves import colours
-from trainables.character_streams.nanogpt.metrics_csv import MetricsCsv, read_metrics
 from trainables.character_streams.nanogpt.prepare import prepare
 from trainables.character_streams.nanogpt.run_folder import read_record, read_summary
 from trainables.character_streams.nanogpt.run_view import read_run
 from trainables.character_streams.nanogpt.sampling import answers_of
 from trainables.character_streams.nanogpt.utilization import PEAKS, peak_of, utilization
+from trainables.language.metrics_csv import MetricsCsv, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -300,14 +300,14 @@ def test_every_problem_is_told_without_a_traceback(experiment: Path) -> None:
 
 def test_metrics_are_readable_while_they_are_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    first = MetricsCsv(path, ["val/loss"], keep=None)
+    first = MetricsCsv(path, ["iter", "val/loss"], "val/loss", keep=None)
     first.add({"iter": 0, "val/loss": 2.0})
     first.add({"iter": 5, "val/loss": None})
     assert read_metrics(path) == [{"iter": 0, "val/loss": 2.0}, {"iter": 5, "val/loss": None}]
     with path.open("a") as file:
         file.write("7,1.")  # cut off by a kill
     assert len(read_metrics(path)) == 2
-    second = MetricsCsv(path, ["val/loss"], keep=(3, 3))
+    second = MetricsCsv(path, ["iter", "val/loss"], "val/loss", keep=(3, 3))
     assert read_metrics(path) == [{"iter": 0, "val/loss": 2.0}]
     first.close()
     second.close()

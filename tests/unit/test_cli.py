@@ -36,6 +36,7 @@ SURFACE = {
         *("RUN_ID", "--prompt", "--samples", "--tokens", "--temperature", "--top-k", "--top-p", "--seed", "--study"),
         "--help",
     },
+    "solve": {"PROBLEM", "--run", "--study", "--help"},
     "schema": {"TRAINABLE", "--help"},
 }
 

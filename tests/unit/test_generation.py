@@ -13,6 +13,7 @@ from rung.errors import RungError
 from trainables.models import generation
 from trainables.models.decoder import Decoder
 from trainables.models.decoder_config import DecoderConfig
+from trainables.models.drafts import generate_with_drafts
 from trainables.models.generation import generate
 from trainables.models.sampling import Sampler, uniform_numbers
 
@@ -53,7 +54,7 @@ def test_in_a_batch_alone_and_without_the_cache_are_the_same_token_for_token(
     settings = {**settings, "max_new_tokens": 14}  # past the length of 12, from another place on in every row
     together = generate(model, PROMPTS, **settings)
     assert together == generate(model, PROMPTS, **settings, use_cache=False)
-    assert together == [generate(model, [prompt], **settings, first_row=row)[0] for row, prompt in enumerate(PROMPTS)]
+    assert together == [generate(model, [prompt], **settings, numbers=[row])[0] for row, prompt in enumerate(PROMPTS)]
     assert len({token for row in together for token in row}) > 3
     assert len({tuple(row) for row in together}) >= 3
     if not sampled:
@@ -82,6 +83,48 @@ def test_a_row_ends_with_its_stop_token_whatever_the_others_do(monkeypatch: pyte
     assert generate(model, prompts, **settings, stop=(2, 7)) == expected
 
 
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_rows_may_have_limits_of_their_own_up_to_the_length_behind_their_padding(positions: str) -> None:
+    model = make(positions=positions)
+    limits = [LENGTH + 1 - len(prompt) for prompt in PROMPTS]  # the last token is not looked at
+    asked = [*zip(PROMPTS, limits, strict=True), ([2, 2], 0), ([4], 3)]
+    prompts, limits = [list(prompt) for prompt, _ in asked], [limit for _, limit in asked]
+    together = generate(model, prompts, max_new_tokens=limits, **SAMPLED)
+    assert list(map(len, together)) == limits
+    alone = [
+        generate(model, [prompt], max_new_tokens=limit, **SAMPLED, numbers=[row])[0]
+        for row, (prompt, limit) in enumerate(asked)
+    ]
+    assert together == alone
+    assert together == generate(model, prompts, max_new_tokens=limits, **SAMPLED, use_cache=False)
+
+
+@pytest.mark.parametrize("stop", [(), (2, 7)])
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_drafts_change_nothing(positions: str, stop: tuple[int, ...]) -> None:
+    model = make(positions=positions).train()
+    prompts = [[row % VOCABULARY, 5][: 1 + row % 2] for row in range(24)]
+    limits = [LENGTH + 1 - len(prompt) - row % 3 for row, prompt in enumerate(prompts)]
+    settings: dict[str, Any] = {"stop": stop, "forbidden": (4,)}
+    expected = generate(model, prompts, max_new_tokens=limits, temperature=0, **settings)
+    # Wrong from another place on in every row, right to the end, too long, too short, none at all.
+    drafts = [[*row[: place % 14], 4, *row[place % 14 + 1 :]] for place, row in enumerate(expected)]
+    drafts[:4] = [expected[0], [*expected[1], 3, 3], expected[2][:2], []]
+    finished: list[int] = []
+    written = generate_with_drafts(
+        model, prompts, drafts, max_new_tokens=limits, batch_size=7, on_batch=finished.append, **settings
+    )
+    assert written == expected
+    assert len({tuple(row) for row in written}) > 5
+    assert finished == sorted(finished)
+    assert finished[-1] == len(prompts)
+    assert model.training
+    with torch.no_grad():
+        model.classifier.weight.fill_(math.nan)
+    with pytest.raises(RungError, match="it has diverged"):
+        generate_with_drafts(model, prompts, drafts, max_new_tokens=limits, batch_size=7)
+
+
 def test_forbidden_tokens_never_come() -> None:
     model = make()
     for temperature in (0.0, 3.0):
@@ -94,8 +137,9 @@ def test_rows_have_generators_of_their_own_so_parts_and_lengths_do_not_matter() 
     before = torch.random.get_rng_state()
     whole = generate(model, [[1]] * 6, max_new_tokens=9, seed=3)
     assert len({tuple(row) for row in whole}) > 1
-    parts = [generate(model, [[1]] * 3, max_new_tokens=9, seed=3, first_row=first) for first in (0, 3)]
-    assert parts[0] + parts[1] == whole
+    mixed = [5, 0, 3, 1, 4, 2]
+    parts = [generate(model, [[1]] * 3, max_new_tokens=9, seed=3, numbers=three) for three in (mixed[:3], mixed[3:])]
+    assert parts[0] + parts[1] == [whole[row] for row in mixed]
     assert [row[:4] for row in whole] == generate(model, [[1]] * 6, max_new_tokens=4, seed=3)
     assert whole != generate(model, [[1]] * 6, max_new_tokens=9, seed=4)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -130,6 +174,7 @@ def test_nothing_to_do() -> None:
         ([[1], []], {}, "prompt 1 is empty"),
         ([[1, 11]], {}, "prompt 0: tokens lie between 0 and 10, got 11"),
         ([[1]], {"max_new_tokens": -1}, "max_new_tokens must be 0 or more, got -1"),
+        ([[1]], {"max_new_tokens": [1, 2]}, "max_new_tokens has 2 numbers for 1 prompts"),
         ([[1]], {"temperature": -0.5}, "temperature must be 0"),
         ([[1]], {"temperature": math.nan}, "temperature must be 0"),
         ([[1]], {"top_k": 0}, "top_k must be at least 1"),

@@ -171,7 +171,7 @@ def test_what_the_machine_cannot_do_comes_with_the_other_mistakes(monkeypatch: p
     assert "--dtype=float16: float16 needs a GPU, and the device is cpu; bfloat16 and float32 run anywhere" in lines
     with pytest.raises(RungError) as caught:
         read_keys(["--device=cuda", "--dtype=float16", "--foo=1"])
-    assert "--device=cuda: cuda is not there; --device=cpu trains on the processor" in str(caught.value).splitlines()
+    assert "--device=cuda: cuda is not there; cpu computes on the processor" in str(caught.value).splitlines()
 
 
 def test_data_and_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ from rung.plan import Plan, make_plan
 from rung.plan_view import render
 from rung.study import Study, load_study
 from rung.trainable import Workload
+from tests.shipped import STUDIES
 from tests.toy_arithmetic import ToyArithmetic, ToyConfig
 from trainables.modular_arithmetic.config import ModularArithmeticConfig
 from trainables.modular_arithmetic.plateau import plateau
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 
 
 class Late(ToyArithmetic):

@@ -12,9 +12,9 @@ from rung.space import WORDS
 from rung.study import Study
 from rung.study_schema import json_schema
 from rung.yaml_file import parse_yaml, read_yaml
+from tests.shipped import STUDIES
 
 TOY = "tests.toy_arithmetic:ToyArithmetic"
-STUDIES = sorted((Path(__file__).resolve().parents[2] / "search_spaces").rglob("*.yaml"))
 
 jsonschema = pytest.importorskip("jsonschema")
 

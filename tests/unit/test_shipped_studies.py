@@ -1,4 +1,4 @@
-"""Every study in `search_spaces/` is loaded and planned, and says of itself what is true."""
+"""Every study and pipeline in `search_spaces/` is loaded and planned, and says of itself what is true."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from rung.pipeline import load_pipeline
+from rung.pipeline_plan import plan_stages
 from rung.plan import make_plan
 from rung.study import load_study
+from tests.shipped import PIPELINES, ROOT, STUDIES
 
-ROOT = Path(__file__).resolve().parents[2] / "search_spaces"
-FILES = sorted(ROOT.rglob("*.yaml"))
 HOMEWORK = sorted((ROOT / "modular_arithmetic").glob("e[0-9]-*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_shipped_study_can_be_planned(path: Path) -> None:
     study = load_study(path)
     plan = make_plan(study)
@@ -23,7 +24,7 @@ def test_a_shipped_study_can_be_planned(path: Path) -> None:
     assert plan.cost.rows > 0
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_shipped_study_explains_itself(path: Path) -> None:
     comment = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
     assert "?" in comment  # the question it asks
@@ -33,6 +34,20 @@ def test_a_shipped_study_explains_itself(path: Path) -> None:
     assert f"# Plan: {plan.product};" in comment
     if plan.cost.most_steps is not None:  # a budget of time does not say how many
         assert f"{plan.cost.most_steps:,} steps" in comment
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_shipped_pipeline_can_be_planned_and_explains_itself(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_STORAGE", str(tmp_path))
+    pipeline = load_pipeline(path)
+    assert pipeline.name == path.stem
+    plans = plan_stages(pipeline)
+    comment = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert "?" in comment  # the question it asks
+    assert "# Look at:" in comment
+    assert f"# Plan: {len(plans)} stages, {sum(each.plan.runs for each in plans)} runs" in comment
 
 
 def test_the_homework_is_whole() -> None:

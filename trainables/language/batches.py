@@ -8,7 +8,9 @@ Shape suffixes: N windows, B rows of a batch, S positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,6 +41,21 @@ class Windows:
         """Some of the rows."""
         weights = None if self.weights_BS is None else self.weights_BS[rows]
         return Windows(self.inputs_BS[rows], self.targets_BS[rows], weights)
+
+
+def row_parts(windows: Windows, count: int) -> Sequence[tuple[Windows, float]]:
+    """Rows in `count` parts, at most as many as there are, as evenly as they divide.
+
+    Each comes with its fraction of the whole, which is that of its targets.
+    """
+    rows = len(windows)
+    cuts = [rows * part // count for part in range(count + 1)]
+    parts = [windows.at(slice(begin, end)) for begin, end in pairwise(cuts)]
+    if windows.weights_BS is None:
+        return [(part, len(part) / rows) for part in parts]
+    sums = [float(part.weights_BS.double().sum()) for part in parts if part.weights_BS is not None]
+    whole = sum(sums)
+    return [(part, each / whole if whole else len(part) / rows) for part, each in zip(parts, sums, strict=True)]
 
 
 class WindowStream:
@@ -93,11 +110,11 @@ def windows_at(
     weights: NDArray[np.generic] | None = None,
 ) -> Windows:
     """The windows (N, context) that begin at `starts`, on a device; the other arguments are those of `WindowStream`."""
-    rows = _to_device(torch.from_numpy(tokens.windows(starts, context + 1)), device)
+    rows = to_device(torch.from_numpy(tokens.windows(starts, context + 1)), device)
     if weights is None:
         return Windows(rows[:, :-1], rows[:, 1:])
     counted = weights[starts[:, None] + np.arange(1, context + 1)].astype(np.float32)
-    return Windows(rows[:, :-1], rows[:, 1:], _to_device(torch.from_numpy(counted), device))
+    return Windows(rows[:, :-1], rows[:, 1:], to_device(torch.from_numpy(counted), device))
 
 
 def fixed_windows(
@@ -136,8 +153,8 @@ def _fitting_starts(tokens: Tokens, context: int, starts: NDArray[np.integer] | 
     return fitting
 
 
-def _to_device(rows: torch.Tensor, device: str) -> torch.Tensor:
-    """Copied from pinned memory without waiting where there is a GPU, so that the copy overlaps with computing."""
+def to_device(rows: torch.Tensor, device: str) -> torch.Tensor:
+    """A tensor on a device; to a GPU from pinned memory without waiting, so that the copy overlaps with computing."""
     if torch.device(device).type == "cuda":
         return rows.pin_memory().to(device, non_blocking=True)
     return rows.to(device)

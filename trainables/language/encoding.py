@@ -6,27 +6,21 @@ several times as fast as encoding whole documents (docs/tinystories.md). Imports
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rung.errors import RungError
 from trainables.language.bpe import END_OF_TEXT, BytePairCodec
 from trainables.language.documents import Chunk, documents_of
+from trainables.language.processes import Processes
 from trainables.language.tokens import TOKEN_TYPE
 from trainables.language.words import count_words, words_of
-
-ResultT = TypeVar("ResultT")
 
 MOST_WORDS = 500_000
 """Words that a process remembers, about 100 MB, before it begins anew."""
@@ -77,50 +71,16 @@ class FastEncoder:
         )
 
 
-class Workers:
-    """Processes that count words and encode; a context manager that ends them.
-
-    Args:
-        processes: how many; 1: this one, and no other is started.
-    """
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        # Forked children of a process with threads, which tokenizers has, may hang.
-        self._pool = None if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
+class Workers(Processes):
+    """Processes that count words and encode."""
 
     def count(self, chunks: Iterable[Chunk]) -> Iterator[Counter[str]]:
         """The words of each chunk, in order; chunks are read by the processes."""
-        return self._in_order(_count, chunks)
+        return self.in_order(_count, chunks)
 
     def encode(self, tokenizer: Path, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
         """The token ids of each chunk, in order, by the tokenizer of a file that stays as it is."""
-        return self._in_order(partial(_encode, tokenizer), chunks)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _in_order(self, function: Callable[[Chunk], ResultT], chunks: Iterable[Chunk]) -> Iterator[ResultT]:
-        """Only a few results are held at a time."""
-        if self._pool is None:
-            yield from map(function, chunks)
-            return
-        pending: deque[Future[ResultT]] = deque()
-        try:
-            for chunk in chunks:
-                pending.append(self._pool.submit(function, chunk))
-                if len(pending) > 2 * self._processes:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise RungError(
-                "a process that reads the text was killed, as happens where memory runs out: try fewer --processes"
-            ) from error
+        return self.in_order(partial(_encode, tokenizer), chunks)
 
 
 class _Words(dict[str, bytes]):

@@ -6,7 +6,6 @@ of the training text once. Imports no torch.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from rung.errors import RungError
 from trainables.language.bpe import END_OF_TEXT, BytePairCodec, train_tokenizer
 from trainables.language.documents import Chunk
 from trainables.language.encoding import EncodedChunk, Workers
+from trainables.language.processes import processors
 from trainables.language.token_writer import SHARD_TOKENS, FolderWriter
 from trainables.language.tokens import TOKENIZER, Split, TokenFolder
 
@@ -81,11 +81,6 @@ def prepare(
         say(f"longest tokens: {', '.join(_longest(codec))}")
         say(f"{path}: a vocabulary of {size:,}, ready after {time.perf_counter() - start:.1f} s")
         return folder
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _learnt(text: Text, vocabulary: int, pool: Workers, say: Callable[[str], None]) -> Tokenizer:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from rung.errors import RungError
@@ -136,16 +135,11 @@ class LanguageTrainable(Trainable[LanguageConfigT, "Windows"]):
 
     def parts(self, batch: Windows, count: int) -> Sequence[tuple[Windows, float]]:
         """Rows, as evenly as they divide; a part counts as much as its targets do."""
-        rows = len(batch)
-        if count > rows:
-            raise RungError(_too_many_parts(rows, count))
-        cuts = [rows * part // count for part in range(count + 1)]
-        parts = [batch.at(slice(begin, end)) for begin, end in pairwise(cuts)]
-        if batch.weights_BS is None:
-            return [(part, len(part) / rows) for part in parts]
-        sums = [float(part.weights_BS.double().sum()) for part in parts if part.weights_BS is not None]
-        whole = sum(sums)
-        return [(part, each / whole if whole else len(part) / rows) for part, each in zip(parts, sums, strict=True)]
+        from trainables.language.batches import row_parts
+
+        if count > len(batch):
+            raise RungError(_too_many_parts(len(batch), count))
+        return row_parts(batch, count)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """The fixed windows of both splits, in chunks; sums are kept in float64."""

@@ -125,7 +125,7 @@ class Decoder(nn.Module):
         """What the classifier reads, (B, S, D); arguments and errors as in `forward`."""
         begin = 0 if cache is None else cache.filled
         end = begin + tokens_BS.shape[1]
-        if end > self.length:
+        if end > self.length and (padding_B is None or end - int(padding_B.min()) > self.length):
             raise ValueError(f"{end} positions are more than the model's length of {self.length}")
         x_BSD, context = self._begin(tokens_BS, begin, padding_B)
         for layer, block in enumerate(self.blocks):

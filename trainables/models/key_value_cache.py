@@ -1,4 +1,6 @@
-"""Keys and values of the positions that a decoder has seen, in memory that is claimed once.
+"""Keys and values of the positions that a decoder has seen, in memory that grows with them.
+
+Attention reads all of it for every token, and reads faster where little unused room lies between the rows.
 
 Shape suffixes: B rows, H heads, S positions, E width of a head.
 """
@@ -7,14 +9,18 @@ from __future__ import annotations
 
 import torch
 
+STEP = 64
+"""Positions by which the memory grows: its contents are copied every so many tokens."""
+
 
 class KeyValueCache:
-    """Room for `length` positions; rows, heads and type are those of what comes first."""
+    """Room for at most `length` positions; rows, heads and type are those of what comes first."""
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.filled = 0
         """Positions that every layer holds; the decoder moves it after a forward pass."""
+        self._room = 0
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def extend(self, layer: int, k_BHSE: torch.Tensor, v_BHSE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,11 +28,14 @@ class KeyValueCache:
 
         Layers come one after another, from 0 on.
         """
+        end = self.filled + k_BHSE.shape[2]
+        if end > self._room:
+            self._room = min(self.length, end + STEP)
+            self._move(slice(None))
         if layer == len(self._layers):
             rows, heads, _, width = k_BHSE.shape
-            shape = (rows, heads, self.length, width)
+            shape = (rows, heads, self._room, width)
             self._layers.append((k_BHSE.new_empty(shape), v_BHSE.new_empty(shape)))
-        end = self.filled + k_BHSE.shape[2]
         keys_BHSE, values_BHSE = (held[:, :, :end] for held in self._layers[layer])
         keys_BHSE[:, :, self.filled :] = k_BHSE
         values_BHSE[:, :, self.filled :] = v_BHSE
@@ -34,9 +43,15 @@ class KeyValueCache:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Forgets all rows but these (int64 indices)."""
-        self._layers = [(self._of(keys, rows), self._of(values, rows)) for keys, values in self._layers]
+        self._move(rows)
 
-    def _of(self, held_BHSE: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        kept_BHSE = held_BHSE.new_empty(len(rows), *held_BHSE.shape[1:])
-        kept_BHSE[:, :, : self.filled] = held_BHSE[rows, :, : self.filled]
-        return kept_BHSE
+    def _move(self, rows: torch.Tensor | slice) -> None:
+        """Puts these rows into memory of the present size, one layer at a time, since it is there twice meanwhile."""
+        for layer, (keys_BHSE, values_BHSE) in enumerate(self._layers):
+            self._layers[layer] = (self._moved(keys_BHSE, rows), self._moved(values_BHSE, rows))
+
+    def _moved(self, held_BHSE: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+        kept_BHSE = held_BHSE[rows, :, : self.filled]
+        moved_BHSE = held_BHSE.new_empty(*kept_BHSE.shape[:2], self._room, held_BHSE.shape[-1])
+        moved_BHSE[:, :, : self.filled] = kept_BHSE
+        return moved_BHSE

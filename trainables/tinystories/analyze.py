@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RungError, StorageError
+from trainables.language.command_line import guarded
 from trainables.language.dotted import flat
 from trainables.tinystories.experiment_config import DESCRIBING
 from trainables.tinystories.experiment_logger import compare_experiments
-from trainables.tinystories.experiments.command_line import experiment_path, guarded, runs_directory
+from trainables.tinystories.experiments.command_line import experiment_path, runs_directory
 from trainables.tinystories.experiments.directory import Experiment, experiment_folders, load_experiment
 from trainables.tinystories.experiments.tables import shown, text_table
 

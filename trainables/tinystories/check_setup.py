@@ -19,9 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rung.errors import RungError
+from trainables.language.command_line import guarded
 from trainables.language.tokens import MANIFEST, TokenFolder, data_root
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiments.command_line import guarded, runs_directory
+from trainables.tinystories.experiments.command_line import runs_directory
 
 NEEDED = ("torch", "numpy", "tokenizers", "safetensors", "matplotlib", "pydantic", "ray")
 OLDEST_PYTHON = (3, 11)

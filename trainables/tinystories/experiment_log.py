@@ -18,8 +18,9 @@ from typing import Any
 from rung.errors import RungError
 from rung.results.files import replace_file
 from rung.results.query import StudyResults, load
+from trainables.language.command_line import guarded
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiments.command_line import guarded, runs_directory
+from trainables.tinystories.experiments.command_line import runs_directory
 from trainables.tinystories.experiments.directory import Experiment, find_experiments
 from trainables.tinystories.experiments.hand_written import GENERAL, read_notes, to_file
 from trainables.tinystories.experiments.sections import experiment_section, overview, started_at, study_section

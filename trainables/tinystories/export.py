@@ -27,9 +27,9 @@ from rung.results.files import replace_file
 from rung.results.query import StudyResults, load
 from rung.results.views import dicts
 from rung.trainable import find_trainable
+from trainables.language.command_line import guarded
 from trainables.tinystories.config import TinyStoriesConfig
 from trainables.tinystories.experiment_logger import LEARNING_RATES, LOSS_CURVES
-from trainables.tinystories.experiments.command_line import guarded
 from trainables.tinystories.experiments.directory import CONFIG, METRICS, ROWS_JSON, SUMMARY, summarised, write_json
 from trainables.tinystories.experiments.figures import Line, write_learning_rates, write_loss_curves
 from trainables.tinystories.experiments.metrics_file import MetricRow, csv_text, finite, merged

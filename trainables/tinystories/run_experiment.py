@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rung.errors import RungError
+from trainables.language.command_line import guarded, set_threads
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiments.command_line import guarded, runs_directory
+from trainables.tinystories.experiments.command_line import runs_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     changes = {"description": chosen.description} if chosen.description is not None else {}
     config = ExperimentConfig.from_json(chosen.config, **changes, experiment_name=chosen.name)
     directory = chosen.output_dir or runs_directory() / chosen.name
-    _set_threads()
+    set_threads()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     from trainables.tinystories.experiments.run import run_experiment
 
@@ -57,17 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a checkpoint, or an experiment's folder, from which an experiment begins that has no checkpoint yet",
     )
     return parser
-
-
-def _set_threads() -> None:
-    """One thread unless OMP_NUM_THREADS says otherwise, as in a sweep: fast beside others, and the same numbers
-    everywhere. Must come before torch is imported."""
-    from rung.training.environment import apply, process_environment
-
-    text = os.environ.get("OMP_NUM_THREADS") or "1"
-    if not text.isdigit() or text == "0":
-        raise RungError(f"OMP_NUM_THREADS must be a number of threads, got {text!r}")
-    apply(process_environment(int(text)), int(text))
 
 
 if __name__ == "__main__":

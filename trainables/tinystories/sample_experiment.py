@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from rung.errors import RungError, StorageError
 from rung.trainable import Sampling
+from trainables.language.command_line import choose_device, guarded
 from trainables.tinystories.experiment_config import ExperimentConfig
-from trainables.tinystories.experiments.command_line import experiment_path, guarded, runs_directory
+from trainables.tinystories.experiments.command_line import experiment_path, runs_directory
 from trainables.tinystories.experiments.directory import CHECKPOINTS, CONFIG
 
 if TYPE_CHECKING:
@@ -55,12 +56,11 @@ def load_model(directory: Path, which: Which = "best") -> tuple[ExperimentTraina
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from trainables.tinystories.experiments.run import best_device
     from trainables.tinystories.experiments.trainable import build_trainable
 
     config = ExperimentConfig.from_json(directory / CONFIG)
     path = directory / CHECKPOINTS / f"{which}.safetensors"
-    trainable = build_trainable(config, config.device or best_device())
+    trainable = build_trainable(config, choose_device(config.device))
     model = trainable.model(torch.Generator(device=trainable.device).manual_seed(config.seed)).eval()
     try:
         weights = load_file(path, device=trainable.device)

@@ -65,7 +65,7 @@ def render(snapshot: Snapshot, figures: Sequence[InlineFigure], colours: Mapping
     """The page as HTML. `colours` are the configurations' in the figures, by id, as CSS backgrounds."""
     by_name = {figure.name: figure for figure in figures}
     curves = [figure for figure in figures if figure.name not in ("seeds", "rungs", "confirm")]
-    return _template().render(
+    return page_template("report.html.j2").render(
         study=snapshot.study,
         live=snapshot.live,
         facts=facts.overview(snapshot),
@@ -89,7 +89,8 @@ def render(snapshot: Snapshot, figures: Sequence[InlineFigure], colours: Mapping
 
 
 @cache
-def _template() -> "Template":
+def page_template(name: str) -> "Template":
+    """A template beside this file; whatever it is given is escaped and made printable."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -100,7 +101,7 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _printable(value: Any) -> Any:

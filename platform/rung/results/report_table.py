@@ -33,6 +33,8 @@ class Cell:
     """The configuration's colour in the figures, as a CSS background."""
     status: str = ""
     """Shown as a badge."""
+    link: str = ""
+    """Where `text` leads."""
     heads_row: bool = False
 
 

@@ -105,12 +105,13 @@ def spread(values: Values) -> Spread:
     return Spread(len(known), float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else None)
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The score interval of a success rate (Wilson 1927, doi 10.1080/01621459.1927.10502953), without continuity
     correction.
 
-    Unlike the textbook p +- z sqrt(p (1 - p) / n) it is not empty at 0 or n successes. Raises ValueError unless 0 <=
-    successes <= n and n > 0.
+    Unlike the textbook p +- z sqrt(p (1 - p) / n) it is not empty at 0 or n successes. Where each of n things has a
+    rate of its own, their sum may stand for successes: the interval is then wider than it need be, since rates vary
+    less than zeros and ones. Raises ValueError unless 0 <= successes <= n and n > 0.
     """
     _check_confidence(confidence)
     if not 0 <= successes <= n or n == 0:

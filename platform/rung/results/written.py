@@ -63,7 +63,17 @@ def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary
 
 def sampled_run(results: "StudyResults") -> str | None:
     """A run that wrote something and has kept its checkpoint, of the best configuration that has one; None: none."""
-    rows = dicts(results.query("SELECT DISTINCT run_id, config_id FROM generations ORDER BY run_id"))
+    return _best_kept(results, "generations")
+
+
+def best_kept_run(results: "StudyResults") -> str | None:
+    """A run that has kept its checkpoint, of the best configuration that has one; None: none has."""
+    return _best_kept(results, "runs")
+
+
+def _best_kept(results: "StudyResults", table: str) -> str | None:
+    """Of the runs that a table has."""
+    rows = dicts(results.query(f"SELECT DISTINCT run_id, config_id FROM {table} ORDER BY run_id"))
     checkpoints = results.directory / "checkpoints"
     kept = {row["config_id"]: row["run_id"] for row in reversed(rows) if (checkpoints / row["run_id"]).is_dir()}
     ranking = [entry.config_id for entry in (*results.summary("confirm"), *results.summary())]

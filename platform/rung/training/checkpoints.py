@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -160,14 +160,22 @@ def _set_aside(checkpoint: Path) -> Path:
 
 
 def save_model(run: Run, path: Path) -> None:
-    """Writes the weights alone, as safetensors that any tool reads.
+    """Writes the weights alone, as safetensors that any tool reads; the file is whole or the one before.
 
     Raises:
         StorageError: they cannot be written.
     """
+    save_weights(_model_tensors(run), path)
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes weights by name, each tensor once, likewise. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _save_tensors(_model_tensors(run), path)
+        _save_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write {path}: {error}") from error
 

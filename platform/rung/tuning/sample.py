@@ -12,6 +12,7 @@ from rung.tuning.run_record import RunRecord, find_record
 
 if TYPE_CHECKING:
     from rung.trainable import Sampling
+    from rung.training.run import Run
 
 
 def sample(wanted: str, study: str | None, prompts: Sequence[str], sampling: Sampling) -> tuple[str, list[str]]:
@@ -31,20 +32,38 @@ def sample(wanted: str, study: str | None, prompts: Sequence[str], sampling: Sam
         StorageError: the checkpoint cannot be read.
     """
     record = find_record(wanted, study)
-    checkpoint = _checkpoint(record)
-    environment.apply(environment.process_environment(1), 1)
+    run = trained(record)
     import torch
 
-    from rung.training.checkpoints import load_weights
     from rung.training.precision import precision
+
+    with torch.no_grad(), precision(run.config.precision, "cpu"):
+        texts = run.trainable.complete(run.model, prompts, sampling)
+    return whose(record, run), texts
+
+
+def trained(record: RunRecord) -> Run:
+    """A recorded run with the weights of its newest checkpoint, on the CPU and in evaluation mode.
+
+    Raises:
+        RungError: it has no checkpoint, or its configuration is none of the trainable as it is here.
+        StorageError: the checkpoint cannot be read.
+    """
+    checkpoint = _checkpoint(record)
+    environment.apply(environment.process_environment(1), 1)  # before torch is imported
+
+    from rung.training.checkpoints import load_weights
     from rung.tuning.retraining import rerun
 
     run = rerun(record, device="cpu")
     load_weights(run, checkpoint)
     run.model.eval()
-    with torch.no_grad(), precision(run.config.precision, "cpu"):
-        texts = run.trainable.complete(run.model, prompts, sampling)
-    return f"{record.row['run_id']} at step {run.progress.step:,}, study {record.directory.name}", texts
+    return run
+
+
+def whose(record: RunRecord, run: Run) -> str:
+    """A line that says which model it is."""
+    return f"{run.run_id} at step {run.progress.step:,}, study {record.directory.name}"
 
 
 def _checkpoint(record: RunRecord) -> Path:

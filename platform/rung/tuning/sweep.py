@@ -77,11 +77,7 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         KeyboardInterrupt: Ctrl-C or SIGTERM; everything reported so far is on disk.
     """
     directory = study.directory.resolve()
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_reachable(address)
-    else:
-        check_resources(study, {"CPU": float(os.cpu_count() or 1)})
+    check_machine(study)
     if not directory.exists():  # a study that is complete can be looked at without its data
         check_data(plan)
     with study_lock(directory):
@@ -247,6 +243,19 @@ def _ray(study: Study, snapshot: Mapping[str, str], debug: bool) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
+
+
+def check_machine(study: Study) -> None:
+    """Asks for the Ray that the study is to run on, or for what it needs of this machine.
+
+    Raises:
+        RungError: no Ray answers, or the machine has too little.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
+    else:
+        check_resources(study, {"CPU": float(os.cpu_count() or 1)})
 
 
 def _check_reachable(address: str) -> None:

@@ -16,11 +16,12 @@ import torch
 from rung.training.assignment import Goal
 from rung.training.loop import NullRecorder, train
 from rung.training.run import Run
-from trainables.character_streams.nanogpt.experiment import choose_device, to_config
+from trainables.character_streams.nanogpt.experiment import to_config
 from trainables.character_streams.nanogpt.keys import Keys
 from trainables.character_streams.nanogpt.utilization import peak_of, utilization
 from trainables.character_streams.trainable import CharacterStreams
 from trainables.language.batches import Windows
+from trainables.language.command_line import choose_device
 
 BURN_IN, MEASURED = 10, 20
 """Iterations before and in the measurement, as in nanoGPT."""

@@ -11,6 +11,7 @@ from rung.errors import RungError
 from rung.explain import findings
 from trainables.character_streams.config import CharacterStreamsConfig
 from trainables.character_streams.nanogpt.keys import Keys
+from trainables.language.command_line import choose_device
 from trainables.language.tokens import data_root
 
 GPT2_SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -69,21 +70,6 @@ def data_path(dataset: str) -> Path:
         f"dataset {dataset!r} is not there: looked for {tried}. Make it with its prepare.py, or with "
         "`python -m trainables.character_streams prepare`, from the experiment's folder"
     )
-
-
-def choose_device(device: str | None) -> str:
-    """The device that is asked for, or the best there is.
-
-    Raises:
-        RungError: it is a GPU and there is none.
-    """
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RungError(f"device: {device} is not there; --device=cpu trains on the processor")
-    return device
 
 
 def precision_of(keys: Keys, device: str) -> str:

@@ -1,23 +1,9 @@
-"""`metrics.csv` of a run: one row per evaluation and per logged iteration, on disk as soon as it is known.
-
-    iter,wall_seconds,tokens,batch/loss,train/loss,val/loss,...,lr,mfu
-
-Names are nanoGPT's where it has one. A cell without a value is empty. Imports no torch.
-"""
+"""nanoGPT's names for what stands in `metrics.csv`, whose columns are `iter`, `wall_seconds`, `tokens`, `batch/loss`,
+`train/loss`, `val/loss`, ..., `lr` and `mfu`. Imports no torch."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TextIO
-
-from rung.errors import StorageError
-from rung.results.files import replace_file
-
 FILE = "metrics.csv"
-Row = dict[str, float | None]
 
 THEIR_NAMES = {"validation": "val", "learning_rate": "lr"}
 """What nanoGPT calls what rung calls otherwise."""
@@ -26,72 +12,3 @@ THEIR_NAMES = {"validation": "val", "learning_rate": "lr"}
 def their_name(metric: str) -> str:
     """A metric under nanoGPT's name: `val/loss`."""
     return "/".join(THEIR_NAMES.get(part, part) for part in metric.split("/"))
-
-
-class MetricsCsv:
-    """The file, open for appending.
-
-    Args:
-        path: its place.
-        columns: after `iter`.
-        keep: the last iteration whose rows stay, and the last whose evaluation does; None: the file begins anew.
-
-    Raises:
-        StorageError: it cannot be written, or is another table.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], keep: tuple[int, int] | None) -> None:
-        self._path = path
-        self._columns = ["iter", *columns]
-        rows = read_metrics(path) if keep is not None and path.exists() else []
-        step, evaluated = keep or (-1, -1)
-        kept = [row for row in rows if (row["iter"] or 0) <= (step if row.get("val/loss") is None else evaluated)]
-        try:
-            replace_file(path, self._text(kept, header=True).encode())
-            self._file: TextIO = path.open("a", buffering=1, encoding="utf-8", newline="")
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-
-    def add(self, row: Mapping[str, float | None]) -> None:
-        """Appends a row in one write."""
-        try:
-            self._file.write(self._text([row], header=False))
-            self._file.flush()
-        except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror or error}") from error
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._file.close()
-
-    def _text(self, rows: Sequence[Mapping[str, float | None]], *, header: bool) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if header:
-            writer.writerow(self._columns)
-        for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in self._columns])
-        return text.getvalue()
-
-
-def read_metrics(path: Path) -> list[Row]:
-    """The whole rows of a file, also while it is being written.
-
-    Raises:
-        StorageError: it cannot be read or is no such table.
-    """
-    try:
-        content = path.read_text(encoding="utf-8")
-        whole = content[: content.rfind("\n") + 1]
-        return [
-            {name: float(cell) if cell else None for name, cell in row.items()}
-            for row in csv.DictReader(io.StringIO(whole))
-        ]
-    except (OSError, ValueError, TypeError) as error:
-        raise StorageError(f"{path} cannot be read as metrics: {error}") from error
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))

@@ -10,8 +10,9 @@ from typing import Any
 from rung.errors import RungError
 from rung.trainable import Reference
 from trainables.character_streams.config import CharacterStreamsConfig
-from trainables.character_streams.nanogpt.metrics_csv import FILE, Row, read_metrics
+from trainables.character_streams.nanogpt.metrics_csv import FILE
 from trainables.character_streams.nanogpt.run_folder import CONFIG, MODEL, read_record, read_summary
+from trainables.language.metrics_csv import Row, read_metrics
 
 SHARES = {
     "val/accuracy": "answers right",

@@ -14,13 +14,14 @@ import torch
 
 from rung.errors import RungError
 from trainables.character_streams.config import CharacterStreamsConfig
-from trainables.character_streams.nanogpt.experiment import choose_device, data_path, precision_of, weights_path
+from trainables.character_streams.nanogpt.experiment import data_path, precision_of, weights_path
 from trainables.character_streams.nanogpt.keys import Keys
 from trainables.character_streams.nanogpt.run_folder import MODEL, read_record
 from trainables.character_streams.trainable import CharacterStreams
 from trainables.character_streams.vocabulary import Gpt2Tokens
 from trainables.character_streams.weights import CHECKPOINT, gpt2_shape, load_weights, put, read_checkpoint
 from trainables.language.codec import Codec
+from trainables.language.command_line import choose_device
 from trainables.language.trainable import LanguageTrainable
 from trainables.models.decoder import Decoder
 from trainables.models.decoder_config import DecoderConfig

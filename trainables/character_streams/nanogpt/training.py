@@ -21,9 +21,9 @@ from rung.training.assignment import Goal
 from rung.training.checkpoints import resume, save_checkpoint, save_model
 from rung.training.loop import evaluate, train
 from rung.training.run import Report, Run
-from trainables.character_streams.nanogpt.experiment import choose_device, initial_values, to_config
+from trainables.character_streams.nanogpt.experiment import initial_values, to_config
 from trainables.character_streams.nanogpt.keys import Keys
-from trainables.character_streams.nanogpt.metrics_csv import FILE, MetricsCsv, their_name
+from trainables.character_streams.nanogpt.metrics_csv import FILE, their_name
 from trainables.character_streams.nanogpt.run_folder import (
     CHECKPOINTS,
     MODEL,
@@ -38,6 +38,8 @@ from trainables.character_streams.nanogpt.run_view import theory_line
 from trainables.character_streams.nanogpt.utilization import peak_of, utilization
 from trainables.character_streams.trainable import CharacterStreams
 from trainables.character_streams.weights import CHECKPOINT, read_checkpoint
+from trainables.language.command_line import choose_device
+from trainables.language.metrics_csv import MetricsCsv
 
 if TYPE_CHECKING:
     from trainables.character_streams.config import CharacterStreamsConfig
@@ -137,9 +139,9 @@ class _Recorder:
     def __init__(self, run: Run, keys: Keys, out_dir: Path, *, is_new: bool) -> None:
         self._keys, self._out_dir = keys, out_dir
         self._evaluated = [their_name(name) for name in CharacterStreams.metrics(run.config)]
-        columns = ["wall_seconds", "tokens", "batch/loss", *self._evaluated, "lr", "gradient_norm", "mfu"]
+        columns = ["iter", "wall_seconds", "tokens", "batch/loss", *self._evaluated, "lr", "gradient_norm", "mfu"]
         keep = None if is_new else (run.progress.step, run.progress.evaluated_step)
-        self._csv = MetricsCsv(out_dir / FILE, columns, keep)
+        self._csv = MetricsCsv(out_dir / FILE, columns, "val/loss", keep)
         self._flops = CharacterStreams.workload(run.config).flops_per_step
         device = torch.device(run.trainable.device)
         self._peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -8,11 +8,9 @@ checkpoints/step-0000001000/   model, optimizer, generators, position: at every 
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
-from rung.errors import StorageError
 from rung.results.files import delete_folder
 from rung.training.checkpoints import save_checkpoint, save_model
 from rung.training.run import Report, Run
@@ -88,13 +86,7 @@ class ExperimentRecorder:
         )
 
     def _keep_best(self, run: Run, report: Report) -> None:
-        path = self._directory / BEST
-        temporary = path.with_name(f".{BEST}.tmp")
-        save_model(run, temporary)
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        save_model(run, self._directory / BEST)
         write_json(self._directory / BEST_FACTS, {"step": report.step, "val_loss": report.finite("validation/loss")})
 
 

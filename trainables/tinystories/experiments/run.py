@@ -19,6 +19,7 @@ from rung.errors import RungError, StorageError
 from rung.locks import FileLock
 from rung.provenance import file_hash, launch_record
 from rung.results.files import replace_file
+from trainables.language.command_line import choose_device
 from trainables.models.decoder_config import parameter_breakdown
 from trainables.tinystories.experiment_config import ExperimentConfig, read_json
 from trainables.tinystories.experiment_logger import ExperimentLogger
@@ -77,24 +78,13 @@ def refuse_finished(directory: Path, config: ExperimentConfig) -> None:
         )
 
 
-def best_device() -> str:
-    """The first GPU, or else the CPU."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def training_device(config: ExperimentConfig) -> str:
     """The device that an experiment asks for, or the best there is.
 
     Raises:
         RungError: it is not there, or `dtype` needs another.
     """
-    import torch
-
-    device = config.device or best_device()
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RungError(f"device: {device} is not there; null takes a GPU if there is one, cpu the processor")
+    device = choose_device(config.device)
     if config.dtype == "float16" and not device.startswith("cuda"):
         raise RungError(f"dtype: float16 needs a GPU, and the device is {device}; bfloat16 and float32 run anywhere")
     return device
