@@ -38,6 +38,10 @@ def checked_study(document: Document) -> Study:
     Raises:
         StudyError: all its problems, in the order of the file.
     """
+    if "pipeline" in document.data:
+        hint = "name the file of one of its stages; plan, run, status, results and report take the pipeline"
+        problem = document.problem("this is a pipeline, where one study is wanted", ("pipeline",), hint)
+        raise StudyError([problem], document.name)
     checks = _Checks(document)
     checks.run()
     problems = list(dict.fromkeys([*document.problems, *checks.problems]))

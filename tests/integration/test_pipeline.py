@@ -56,7 +56,7 @@ def test_a_pipeline_that_is_killed_in_its_second_stage_goes_on_to_the_same_numbe
     assert "running now" in rung("status", "both")
     assert "is being run already" in rung("run", pipeline, code=2)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait(timeout=60)
     assert "2 second  interrupted" in rung("status", "both")
 
     rung("run", pipeline)

@@ -371,6 +371,11 @@ def test_parts_that_do_not_belong_together_are_refused(foundational: Path, data:
         load_model(tmp_path / "model.safetensors")
 
 
+def test_a_run_goes_on_with_its_own_command(foundational: Path) -> None:
+    with pytest.raises(RungError, match="is a run of another command"):
+        run_instruction_training.main(["--resume-checkpoint", str(foundational)])
+
+
 def test_instruction_training_wants_problems(foundational: Path, data: Path, tmp_path: Path) -> None:
     apart = written(tmp_path / "apart.txt", "Evaluate: 1 + 2\nEvaluate: 3\n<think> </think> Final Result: 9\n")
     with pytest.raises(RungError, match="does not say which solution belongs to which problem"):

@@ -25,7 +25,7 @@ from rung.results.pipeline import PipelineResults, find_pipeline
 from rung.results.pipeline_report import write_pipeline_report
 from rung.results.query import load
 from rung.results.views import dicts
-from rung.study import Study
+from rung.study import Study, load_study
 from rung.tuning import pipeline as driver
 from rung.tuning.retention import keep_checkpoints
 from rung.tuning.study_directory import open_study
@@ -141,6 +141,12 @@ def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path, more: dict[
     with pytest.raises(RungError) as error:
         load_pipeline(path)
     assert says in str(error.value)
+
+
+def test_a_pipeline_is_no_study(tmp_path: Path) -> None:
+    path = write(tmp_path, first=FIRST)
+    with pytest.raises(RungError, match=r"pipeline.yaml:1: pipeline: this is a pipeline, where one study is wanted"):
+        load_study(path)
 
 
 # The plan.

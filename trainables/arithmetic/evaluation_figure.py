@@ -17,7 +17,6 @@ _WORDS = {"operators": "operators in the expression", "depth": "depth of the exp
 _HEIGHT = 3.6
 _SPREAD = 0.5
 """How much of the place of one value the configurations share."""
-_TALL, _FEW = 20, 12
 
 
 def exact_match_figure(tested: Sequence[Tested], key: str) -> Figure:
@@ -73,9 +72,9 @@ def _draw_ceiling(axes: Any, groups: Sequence[Group]) -> None:
 
 
 def _draw_counts(axes: Any, groups: Sequence[Group]) -> None:
-    counts = [each.items for each in groups]
-    axes.bar(range(len(groups)), counts, color=GREY, width=0.7)
-    if max(counts) > _TALL * min(counts) and len(groups) <= _FEW:
-        axes.set(yscale="log", ylim=(0.8, None))  # or else most bars could not be seen
+    bars = axes.bar(range(len(groups)), [each.items for each in groups], color=GREY, width=0.7)
+    axes.bar_label(bars, fontsize=6, padding=1)
+    axes.margins(y=0.35)
+    axes.set_yticks([])
     axes.tick_params(axis="x", color=FAINT)
     axes.grid(axis="x", visible=False)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rung.errors import RungError
 from trainables.arithmetic.model_settings import FILE, ModelSettings
 from trainables.arithmetic.training_folder import CONFIG, new_folder, refuse_other, resumable
 from trainables.arithmetic.training_settings import FoundationalSettings, TrainingSettings
@@ -79,6 +80,8 @@ def _settings(
         is_described = bool(shape) or found.model_config is not None
         return settings, settled(ModelSettings, shape, found.model_config) if is_described else None, []
     before = read_settings(folder / CONFIG)
+    if not before.keys() <= kind.model_fields.keys():
+        raise RungError(f"{folder} is a run of another command: it goes on with the one that began it")
     settings = settled(kind, flags, found.config, before)
     notes = refuse_other(folder, before, settings.model_dump(mode="json"))
     model = settled(ModelSettings, shape, found.model_config, read_settings(folder / FILE))

@@ -21,6 +21,9 @@ from trainables.models.generation import generate, until_stop
 
 Rows = list[list[int]]
 
+CHECKED_AT_ONCE = 16
+"""Most rows in a pass over drafts: whole sequences keep a processor busy, and fewer rows have less padding."""
+
 
 def generate_with_drafts(
     model: Decoder,
@@ -53,7 +56,7 @@ def generate_with_drafts(
     """
     written: Rows = [[] for _ in prompts]
     open_rows: list[int] = []
-    for rows in _batches(range(len(prompts)), batch_size):
+    for rows in _batches(range(len(prompts)), min(batch_size, CHECKED_AT_ONCE)):
         pairs = [(prompts[row], drafts[row][: max_new_tokens[row]]) for row in rows]
         for row, chosen in zip(rows, _agreed(model, pairs, forbidden), strict=True):
             written[row] = until_stop(chosen, stop)
