@@ -28,6 +28,7 @@ from rung.results.compare import find_configuration
 from rung.results.confirmation import final_order, read_confirmation
 from rung.results.query import StudyResults, load, storage_root
 from rung.results.views import dicts
+from rung.settings import StartFrom
 from rung.study import BestOf, Study, study_json
 from rung.trainable import find_trainable
 from rung.training.checkpoint_files import digest, latest_checkpoint
@@ -64,6 +65,8 @@ def has_changed_inputs(study: Study) -> bool:
     begun = begun_study(study.directory)
     if begun is None:
         return False
+    if STARTS_FROM in study.space and not _begun_starts(begun.directory) <= set(map(_identity, _starts(study))):
+        return True
     plan = make_plan(study)
     try:
         extended(plan, begun)
@@ -79,10 +82,24 @@ def named_by_content(study: Study) -> Study:
     inputs = [
         study.trainable,
         essential(resolver.model, json.loads(json.dumps(resolver.base, default=str))),
-        study.space.get(STARTS_FROM),
+        _starts(study) if STARTS_FROM in study.space else None,
     ]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
     return study.model_copy(update={"study": f"{study.study}-{key}"})
+
+
+def _starts(study: Study) -> list[Mapping[str, str]]:
+    """The checkpoints that configurations of a study start from, in an order that no ranking changes."""
+    return sorted((taken["start"] for taken in study.inherited.values()), key=lambda start: start["configuration"])
+
+
+def _identity(start: Mapping[str, Any], prefix: str = "") -> tuple[Any, ...]:
+    return tuple(start.get(f"{prefix}{name}") for name in StartFrom.model_fields)
+
+
+def _begun_starts(directory: Path) -> set[tuple[Any, ...]]:
+    """The checkpoints that configurations of a study that has begun start from."""
+    return {_identity(row, "config.start.") for row in dicts(load(directory).configurations)}
 
 
 def resolved(study: Study) -> Study:
@@ -196,9 +213,13 @@ def _taken_over(study: Study, results: StudyResults, config_id: str) -> dict[str
     row = dicts(results.configurations.filter(f"config_id = '{config_id}'"))[0]
     config = find_trainable(row["trainable"]).Config.model_validate_json(row["config_json"])
     taken: Mapping[str, Any] = find_trainable(study.trainable).inherited(config)
-    # Seeds may join later, so those of one run stand for all.
-    checkpoint = next(
-        path for seed in results.study["seeds"] if (path := _checkpoint(results, run_id(config_id, seed)))
-    )
-    weights = digest(checkpoint)[:12]
+    weights = weights_key(results, config_id)
     return {**taken, "start": {"study": results.directory.name, "configuration": config_id, "weights": weights}}
+
+
+def weights_key(results: StudyResults, config_id: str) -> str | None:
+    """`StartFrom.weights` of a configuration as its checkpoints are now; None: there are none."""
+    # Seeds may join later, so those of one run stand for all.
+    found = (_checkpoint(results, run_id(config_id, seed)) for seed in results.study["seeds"])
+    first = next(filter(None, found), None)
+    return None if first is None else digest(first)[:12]

@@ -8,8 +8,8 @@ not there yet (`missing`); what can be made on the spot is made once before the 
 from those of another study take over a part of their configuration (`inherited`) and their weights (`begin_from`).
 Others have defaults: `plateau`, `packing_obstacle`, `splitting_obstacle` and `references`,
 asked without torch like those two; `transformable`, asked of runs that are trained together (`replication: packed`);
-`parts`, asked where a batch is computed in pieces or by several workers; `generations`, `complete` and `solve`, answered
-by models that write text.
+`parts`, asked where a batch is computed in pieces or by several workers; `generations`, `complete` and `solve`,
+answered by models that write text.
 
 A name is looked up in the entry-point group `rung.trainables`; `package.module:Class` finds one of your own.
 """

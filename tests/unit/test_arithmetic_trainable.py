@@ -194,16 +194,14 @@ def test_weights_of_another_shape_are_refused() -> None:
 def test_data_is_made_once_and_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNG_DATA", str(tmp_path))
     said: list[str] = []
-    assert Arithmetic.data_files(config()) == []
     Arithmetic.prepare([config(), config(mode="instruction"), config(batch_size=7)], said.append)
     assert [line.split(":")[0] for line in said] == ["corpus", "tokenizer", "encoded corpus"]
     kinds = sorted(path.name.split("-")[0] for path in (tmp_path / "arithmetic").iterdir())
     assert kinds == ["corpus", "locks", "sequences", "tokenizer"]
     Arithmetic.prepare([config()], said.append)
     assert len(said) == 3
-    files = Arithmetic.data_files(config())
-    assert all(path.is_file() for path in files)
-    assert {"manifest.json", "train-tokens.npy", "tokenizer.json"} <= {path.name for path in files}
+    files = {path.name for path in (tmp_path / "arithmetic").glob("*/*")}
+    assert {"manifest.json", "train.jsonl", "train-tokens.npy", "tokenizer.json"} <= files
     Arithmetic.prepare([config(corpus={**SMALL_EXPRESSIONS["corpus"], "seed": 1})], said.append)
     assert len(said) == 6
 
@@ -242,7 +240,7 @@ def test_only_buckets_count_tokens() -> None:
 def test_planning_needs_no_torch() -> None:
     code = (
         "import sys; from trainables.arithmetic import Arithmetic, ArithmeticConfig; "
-        "c = ArithmeticConfig(); Arithmetic.metrics(c); Arithmetic.workload(c); Arithmetic.data_files(c); "
+        "c = ArithmeticConfig(); Arithmetic.metrics(c); Arithmetic.workload(c); "
         "Arithmetic.inherited(c); print({'torch', 'peft', 'ray'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rung.errors import RungError, StudyError
 from rung.plan import make_plan
@@ -19,7 +19,8 @@ from rung.start import UNKNOWN, assumed, stage_study
 from rung.study import Study, load_study
 from rung.training.checkpoint_files import TENSORS, latest_checkpoint
 from rung.tuning.replay import replay
-from tests.launching import launch, reports, runs
+from rung.tuning.study_directory import open_study
+from tests.launching import launch, reports, runs, train_search
 
 FIRST: dict[str, Any] = {
     "study": "first",
@@ -120,7 +121,7 @@ def test_the_best_several_are_a_dimension_each_with_what_it_takes_over(storage: 
     path = write(storage, SECOND, start=start, space={"optimizer.learning_rate": [0.01, 0.1]})
     planned = make_plan(stage(path)).configurations
     assert len(planned) == 4
-    assert {each.config.model.width for each in planned} == {3, 6}
+    assert {each.config.model.width for each in planned} == {3, 6}  # type: ignore[attr-defined]
     assert all(each.label.startswith("start=c") or each.label.startswith("c") for each in planned)
     launch(path, "seeds=1", "budget.steps=0")
     assert {status for (status,) in runs(storage / "second", "status").values()} == {"completed"}
@@ -151,6 +152,29 @@ def test_other_weights_make_another_study_and_the_old_one_stays(storage: Path) -
     assert len(after) == 2
     assert not after.keys() & before.keys()
     assert runs(storage / "second", "value") == before
+
+
+def test_other_weights_of_one_of_several_make_another_study(storage: Path) -> None:
+    path = write(storage, SECOND, start={"study": "first", "configuration": {"top": 2}}, seeds=1)
+    launch(path)
+    assert stage(path).study == "second"
+    launch(write(storage, FIRST, budget={"steps": 30}))  # the same configurations, trained on
+    study = stage(path)
+    assert study.study.startswith("second-")
+    assert study.study == stage(path).study
+
+
+def test_a_run_begins_with_no_other_weights_than_were_planned(storage: Path) -> None:
+    study = stage(write(storage, SECOND, seeds=1))
+    checkpoint = latest_checkpoint(storage / "first" / "checkpoints" / f"{best(storage)}-s0")
+    assert checkpoint is not None
+    tensors = load_file(checkpoint / TENSORS)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, checkpoint / TENSORS)
+    opened = open_study(study.directory.resolve(), study, make_plan(study), "")
+    train_search(opened)
+    ((status, error),) = runs(study.directory, "status", "error").values()
+    assert status == "failed"
+    assert "it has changed since" in error
 
 
 def test_a_study_that_starts_from_none_that_has_run_can_be_planned(tmp_path: Path) -> None:

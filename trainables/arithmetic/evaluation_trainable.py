@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rung.errors import RungError
@@ -63,11 +62,6 @@ class ArithmeticEvaluation(Arithmetic):
             flops_per_step=0.0,
             evaluation_flops=answers * length * flops_per_token(config.model, tokens, length),
         )
-
-    @classmethod
-    def data_files(cls, config: ArithmeticEvaluationConfig) -> Sequence[Path]:  # type: ignore[override]
-        """The tokenizer."""
-        return [ensure_tokenizer(config) / "tokenizer.json"]
 
     @classmethod
     def prepare(  # type: ignore[override]

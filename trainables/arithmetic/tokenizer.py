@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -127,10 +127,6 @@ class Tokenizer:
             return np.frombuffer(b"".join(map(self._words.__getitem__, self._cut.findall(text))), dtype=TOKEN_TYPE)
         except _UnknownCharacter:
             raise RungError(self._strangers(text)) from None
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text; errors as in `encode`."""
-        return [self.encode(text) for text in texts]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of token ids, control tokens left out."""

@@ -36,7 +36,7 @@ _STEP = re.compile(
     r"Step (?P<number>[0-9]+): (?P<operation>-?[0-9]+ [+-] -?[0-9]+) = (?P<value>-?[0-9]+)\s+"
     r"Expression now: (?P<now>[0-9+\-() ]+)"
 )
-_RESULT = re.compile(rf"{RESULT}\s*(-?[0-9]+|{ERROR})(?![0-9A-Za-z])")
+_RESULT = re.compile(rf"{RESULT}\s*(-?[0-9]+|{ERROR})(?![0-9A-Za-z]|\.[0-9])")
 
 
 def solution(expression: str) -> str:

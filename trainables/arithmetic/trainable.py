@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rung.errors import RungError
 from rung.settings import TrainableConfig
 from rung.trainable import Generation, Loss, Metric, Sampling, Trainable, Workload
 from trainables.arithmetic.config import ArithmeticConfig
-from trainables.arithmetic.preparation import ensure_sequences, ensure_tokenizer, sequences_of
+from trainables.arithmetic.preparation import ensure_sequences, ensure_tokenizer
 from trainables.arithmetic.sequences import Sequences, fitting
 from trainables.arithmetic.tokenizer import Tokenizer
 from trainables.arithmetic.trace import verify
@@ -35,6 +34,7 @@ SHOWN = 5
 class Arithmetic(Trainable[ArithmeticConfig, "Windows"]):
     """A decoder that learns to work out expressions.
 
+    Corpus, tokenizer and token ids are a function of the configuration, so there are no data files to record.
     What it reads can come from elsewhere: a derived class says so with `tokenizer` and `sequences`.
     """
 
@@ -74,12 +74,6 @@ class Arithmetic(Trainable[ArithmeticConfig, "Windows"]):
     def splitting_obstacle(cls, config: ArithmeticConfig, parts: int) -> str | None:
         """None: parts that a small batch has no rows for count nothing."""
         return None
-
-    @classmethod
-    def data_files(cls, config: ArithmeticConfig) -> Sequence[Path]:
-        """Token ids and tokenizer, if they have been made."""
-        folder = sequences_of(config)
-        return [] if folder is None else [*sorted(folder.iterdir()), ensure_tokenizer(config) / "tokenizer.json"]
 
     @classmethod
     def prepare(cls, configs: Sequence[ArithmeticConfig], say: Callable[[str], None]) -> None:

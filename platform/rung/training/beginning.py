@@ -7,8 +7,9 @@ from typing import Any
 
 from rung.errors import RungError
 from rung.identity import run_id
-from rung.results.query import load
+from rung.results.query import StudyResults, load
 from rung.results.views import dicts
+from rung.start import weights_key
 from rung.trainable import find_trainable
 from rung.training.checkpoint_files import latest_checkpoint
 from rung.training.checkpoints import read_weights
@@ -24,7 +25,7 @@ def begin(run: Run, directory: Path, phase: str) -> None:
         phase: of the run; the other run is of the same seed and phase.
 
     Raises:
-        RungError: there is no such checkpoint, or it does not fit.
+        RungError: there is no such checkpoint, it does not fit, or the other study has been trained on since.
         StorageError: it cannot be read.
     """
     start, progress = run.config.start, run.progress
@@ -34,17 +35,24 @@ def begin(run: Run, directory: Path, phase: str) -> None:
     checkpoint = latest_checkpoint(folder / "checkpoints" / other)
     if checkpoint is None:
         raise RungError(f"run {run.run_id} starts from run {other} of the study in {folder}, which has no checkpoint")
+    results = load(folder)
+    there = weights_key(results, start.configuration)
+    if there != start.weights:
+        raise RungError(
+            f"run {run.run_id} starts from weights {start.weights} of the study in {folder}, and there are "
+            f"{there or 'none'} of its configuration {start.configuration} now: it has changed since. "
+            "`rung run` again starts from what is there, as a new study"
+        )
     weights, _ = read_weights(checkpoint, run.trainable.device)
     try:
-        run.trainable.begin_from(run.model, weights, _configuration(folder, start.configuration))
+        run.trainable.begin_from(run.model, weights, _configuration(results, start.configuration))
     except RungError as error:
         raise RungError(f"run {run.run_id} cannot start from {checkpoint}: {error}") from error
 
 
-def _configuration(folder: Path, config_id: str) -> Any:
-    """A configuration of the study in `folder`."""
-    results = load(folder)
+def _configuration(results: StudyResults, config_id: str) -> Any:
+    """A configuration of a study."""
     rows = dicts(results.configurations.filter(f"config_id = '{config_id}'"))
     if not rows:
-        raise RungError(f"the study in {folder} has no configuration {config_id}")
+        raise RungError(f"the study in {results.directory} has no configuration {config_id}")
     return find_trainable(rows[0]["trainable"]).Config.model_validate_json(rows[0]["config_json"])
