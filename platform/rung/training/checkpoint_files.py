@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie, and which of them count (`checkpoints.py` writes and reads them). Without torch."""
+"""Where the checkpoints of a run lie, and which of them count; `checkpoints.py` writes and reads them. No torch."""
 
 from __future__ import annotations
 
