@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,7 @@ def test_the_command_writes_its_files(studies: Path, tmp_path: Path, capsys: pyt
     flags = ["--num-samples", "6", "--max-depth", "1", "--num-range", "1", "9", "--max-gen-length", "9"]
     assert run_evaluation.main(["--model-path", str(checkpoint), "--output-dir", str(tmp_path), *flags]) == 0
     assert "verdict: poor" in capsys.readouterr().out
-    names = sorted(path.name.rpartition("_2")[0] for path in tmp_path.iterdir())
+    names = sorted(re.sub(r"_\d{8}_\d{6}$", "", path.stem) for path in tmp_path.iterdir())
     assert names == ["evaluation_metrics", "evaluation_summary", "sample_outputs"]
 
 
