@@ -28,6 +28,7 @@ from trainables.arithmetic.breakdown import breakdown, table
 from trainables.arithmetic.corpus import solution_of
 from trainables.arithmetic.evaluation import evaluate_items
 from trainables.arithmetic.evaluation_config import ArithmeticEvaluationConfig, DecodingConfig
+from trainables.arithmetic.evaluation_figure import exact_match_figure
 from trainables.arithmetic.evaluation_files import verdict, write_files
 from trainables.arithmetic.generator import Item
 from trainables.arithmetic.tokenizer import Tokenizer, count_words, train_tokenizer
@@ -189,6 +190,15 @@ def test_items_are_broken_down_with_intervals(tokenizer: Tokenizer) -> None:
     assert by_operators[1].interval == wilson_interval(1, 2)
     assert [each.name for each in breakdown(found, "error")] == ["none", "doubled_plus"]
     assert "1      2       50.0 %    9.5 % to 90.5 %" in table(by_operators, "operators")
+
+
+def test_test_sets_in_one_figure_may_differ(tokenizer: Tokenizer) -> None:
+    some, more = (evaluated(scripted(tokenizer), tokenizer, items=each) for each in (ITEMS[:1], ITEMS))
+    both = [evaluation_report.Tested(name, name, {0: each}) for name, each in (("few", some), ("more", more))]
+    _, lower = exact_match_figure(both, "operators").axes
+    names = [each.get_text() for each in lower.get_xticklabels()]
+    assert names == [each.name for each in both[1].groups("operators")]
+    assert [len(bars) for bars in lower.containers] == [1, len(names)]
 
 
 def test_files_hold_measures_samples_and_a_verdict(tokenizer: Tokenizer, tmp_path: Path) -> None:

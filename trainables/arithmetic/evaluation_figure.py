@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
@@ -29,13 +29,12 @@ def exact_match_figure(tested: Sequence[Tested], key: str) -> Figure:
     with styled():
         figure = Figure(figsize=(WIDTH, _HEIGHT), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        groups = coloured[0].groups(key)
-        places = {each.name: place for place, each in enumerate(groups)}
-        _draw_ceiling(upper, groups)
+        places = {name: place for place, name in enumerate(_names(coloured, key))}
         for number, each in enumerate(coloured):
             shift = _SPREAD * ((number + 0.5) / len(coloured) - 0.5)
+            _draw_ceiling(upper, each.groups(key), places)
             _draw(upper, each, key, places, shift, COLOURS[number])
-        _draw_counts(lower, groups)
+        _draw_counts(lower, coloured, key, places)
         upper.set(ylabel="exact match", ylim=(-0.03, 1.03))
         upper.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         lower.set(xlabel=_WORDS[key], ylabel="items")
@@ -47,7 +46,13 @@ def exact_match_figure(tested: Sequence[Tested], key: str) -> Figure:
     return figure
 
 
-def _draw(axes: Any, tested: Tested, key: str, places: dict[str, int], shift: float, colour: str) -> None:
+def _names(tested: Sequence[Tested], key: str) -> list[str]:
+    """The values of the key in all test sets, which may differ: numbers ascending, others as they come."""
+    names = list(dict.fromkeys(group.name for each in tested for group in each.groups(key)))
+    return sorted(names, key=int) if all(name.isdigit() for name in names) else names
+
+
+def _draw(axes: Any, tested: Tested, key: str, places: Mapping[str, int], shift: float, colour: str) -> None:
     groups = tested.groups(key)
     at = [places[each.name] + shift for each in groups]
     rates = [each.exact_match for each in groups]
@@ -64,16 +69,26 @@ def _draw(axes: Any, tested: Tested, key: str, places: dict[str, int], shift: fl
             axes.plot([x + 0.08 for x in at], values, ".", color=colour, markersize=3, alpha=0.55, clip_on=False)
 
 
-def _draw_ceiling(axes: Any, groups: Sequence[Group]) -> None:
+def _draw_ceiling(axes: Any, groups: Sequence[Group], places: Mapping[str, int]) -> None:
     if not any(each.solution_over_length for each in groups):
         return
     rates = [1 - each.solution_over_length for each in groups]
-    axes.step(range(len(groups)), rates, where="mid", color=GREY, label="solutions that fit", zorder=1)
+    is_first = not any(line.get_gid() == "ceiling" for line in axes.get_lines())
+    label = "solutions that fit" if is_first else None
+    at = [places[each.name] for each in groups]
+    axes.step(at, rates, where="mid", color=GREY, label=label, zorder=1, gid="ceiling")
 
 
-def _draw_counts(axes: Any, groups: Sequence[Group]) -> None:
-    bars = axes.bar(range(len(groups)), [each.items for each in groups], color=GREY, width=0.7)
-    axes.bar_label(bars, fontsize=6, padding=1)
+def _draw_counts(axes: Any, tested: Sequence[Tested], key: str, places: Mapping[str, int]) -> None:
+    """The items of each value; one bar where all have the same test set."""
+    counts = list(dict.fromkeys(tuple((group.name, group.items) for group in each.groups(key)) for each in tested))
+    width = 0.7 / len(counts)
+    for number, each in enumerate(counts):
+        at = [places[name] + width * (number + 0.5 - len(counts) / 2) for name, _ in each]
+        colour = GREY if len(counts) == 1 else COLOURS[number]
+        bars = axes.bar(at, [items for _, items in each], color=colour, width=width)
+        if len(counts) == 1:
+            axes.bar_label(bars, fontsize=6, padding=1)
     axes.margins(y=0.35)
     axes.set_yticks([])
     axes.tick_params(axis="x", color=FAINT)
