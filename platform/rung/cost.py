@@ -54,6 +54,8 @@ class Cost:
     """Those that stay."""
     kept_by_choice: Mapping[str, int]
     """Those that would stay with each choice of `checkpoints.keep`."""
+    memory: float | None = None
+    """Estimated peak of device memory of one run, in bytes, where a trainable says it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def estimate(plan: Plan) -> Cost:
         checkpoint_bytes=kept["all"],
         kept_bytes=kept[str(study.checkpoints.keep)],
         kept_by_choice=kept,
+        memory=max((each.memory for each in workloads if each.memory is not None), default=None),
     )
 
 

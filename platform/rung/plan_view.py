@@ -93,6 +93,8 @@ def _cost_lines(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
         if plan.unit != "wall_clock":
             assumed = f"{ASSUMED_RATE / 1e9:g} GFLOP/s a core and {ASSUMED_OVERHEAD * 1e3:g} ms beside it a step"
             lines.append(("", f"assuming {assumed}; expect a factor of 2 either way"))
+    if cost.memory is not None:
+        lines.append(("memory", f"{quantity(cost.memory)}B of one device for a run, estimated"))
     lines.append(("rows", f"{cost.rows:,.0f} in `metrics`, {quantity(cost.row_bytes)}B"))
     keep = plan.study.checkpoints.keep
     kept = f"{quantity(cost.kept_bytes)}B of them kept ({f'best {keep}' if isinstance(keep, int) else keep})"

@@ -136,6 +136,9 @@ class EvaluationConfig(StrictModel):
     log_every: Annotated[int | None, ADDED_LATER] = Field(default=None, gt=0)
     """Steps between two rows without evaluation: loss of the batch, learning rate, and the gradient's norm before it is
     clipped, if it is. Empty: none."""
+    generations: Annotated[Literal["rungs", "every"], ADDED_LATER] = "rungs"
+    """When what the model writes is recorded. `rungs`: at rungs and at the end of a run. `every`: at every evaluation
+    asked for here, the one before training included."""
 
     def is_due(self, step: int) -> bool:
         """Whether `step` (0 = before the first update) is an evaluation point; the end is the loop's business."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from rung.errors import RungError
 from rung.settings import TrainableConfig
@@ -32,6 +32,8 @@ from rung.settings import TrainableConfig
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from rung.training.team import Team
 
 ConfigT = TypeVar("ConfigT", bound=TrainableConfig)
 BatchT = TypeVar("BatchT")
@@ -68,6 +70,8 @@ class Workload:
     """Floating-point operations of one evaluation."""
     frozen: int = 0
     """Parameters that are not trained: a checkpoint holds them too, but no optimizer state of theirs."""
+    memory: float | None = None
+    """Estimated peak of device memory, in bytes; empty where it is no concern."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,31 @@ class BatchStream(Protocol[BatchT_co]):
         """The batch of optimizer step `position` (0, 1, 2, ...).
 
         A pure function of configuration, seeds and `position`; only reinforcement learning, where a batch is a
-        rollout, looks at `policy`, the model as it is at that step.
+        rollout, looks at `policy`, the model as it is at that step, in training mode. Called in the run's precision.
         """
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A stream that remembers something all the same: a rollout that several steps learn from, running sums."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold."""
+        ...
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Goes on where `state` was taken."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """A stream whose batches take long to make, so that the processes of a team share the work. The batch is the same
+    in all of them."""
+
+    def join(self, team: Team) -> None:
+        """Called once, before the first batch."""
         ...
 
 
@@ -232,6 +259,12 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         """
         return {}
 
+    @classmethod
+    def tracked_as(cls, config: ConfigT) -> Mapping[str, str]:
+        """Other names that metrics have in experiment trackers, where users of a kind of training expect them: ours to
+        theirs, as in `{"batch/loss": "grpo_loss"}`."""
+        return {}
+
     # The four questions.
 
     @abstractmethod
@@ -253,12 +286,16 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         The engine calls it in evaluation mode and without gradients. It must leave model and generators as they were.
         """
 
+    def kept(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        """What a checkpoint holds of a model, by names of its state dict: all that `self.model` would not make again."""
+        return weights_of(model)
+
     def begin_from(self, model: nn.Module, weights: Mapping[str, torch.Tensor], config: Any) -> None:
         """Puts the weights of the run that this one starts from into a fresh model, in place.
 
         Args:
             model: of `self.model`.
-            weights: of the other run, by name, each tensor once: of tied ones the first name.
+            weights: what the other run's trainable has kept, by name.
             config: the other run's configuration.
 
         Raises:
@@ -310,6 +347,17 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         return model
 
 
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict of a model with each tensor once: of tied ones the first name."""
+    found: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
+
+
 def fill(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Copies weights into the parameters and buffers of the same names.
 
@@ -320,10 +368,7 @@ def fill(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     Raises:
         RungError: names or shapes differ.
     """
-    expected: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if not any(tensor is other for other in expected.values()):
-            expected[name] = tensor
+    expected = weights_of(model)
     wrong = [
         f"{name} is {_shape(weights.get(name))} there and {_shape(expected.get(name))} here"
         for name in dict.fromkeys([*expected, *weights])

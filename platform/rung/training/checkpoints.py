@@ -1,6 +1,6 @@
 """Checkpoints of a run: safetensors and JSON, no pickle, the completion marker written last.
 
-    <directory>/step-0000001000/tensors.safetensors   model, optimizer, gradient filter and generator
+    <directory>/step-0000001000/tensors.safetensors   model, optimizer, gradient filter, generator, stream
                                 state.json            progress and optimizer constants
                                 complete.json         marker: size and CRC-32 of the other two
 
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from rung.errors import StorageError
 from rung.results.files import delete_folder
 from rung.results.parts import sync_folder
+from rung.trainable import Stateful
 from rung.training.checkpoint_files import MARKER, STATE, TENSORS, candidates, is_complete, latest_checkpoint
 from rung.training.run import Progress, Run
 from rung.training.schedules import PlateauState
@@ -93,7 +94,8 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         StorageError: it is whole, but belongs to a model of another shape.
     """
     tensors, state = _read(checkpoint, run.trainable.device)
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "gradient_filter": {}, "generator": {}}
+    names = ("model", "optimizer", "gradient_filter", "generator", "stream")
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in names}
     for name, tensor in tensors.items():
         part, _, rest = name.partition("/")
         parts.setdefault(part, {})[rest] = tensor
@@ -103,6 +105,8 @@ def load_checkpoint(run: Run, checkpoint: Path) -> None:
         run.optimizer.load_state_dict({"state": _unflatten(parts["optimizer"]), "param_groups": state["optimizer"]})
         run.gradient_filter.load_state(parts["gradient_filter"])
         run.generator.set_state(_generator_state(run, parts["generator"]["state"], checkpoint))
+        if isinstance(run.stream, Stateful):
+            run.stream.load_state(parts["stream"])
         run.scaling.load_state(state.get("scaling", {}))  # the first checkpoints had none
         run.step_metrics = state["step_metrics"]
         plateau = PlateauState(**state["progress"].pop("plateau"))
@@ -194,18 +198,13 @@ def _tensors(run: Run) -> dict[str, torch.Tensor]:
                 tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value).contiguous()
     tensors |= {f"gradient_filter/{name}": tensor for name, tensor in run.gradient_filter.state().items()}
     tensors["generator/state"] = run.generator.get_state()
+    if isinstance(run.stream, Stateful):
+        tensors |= {f"stream/{name}": tensor.contiguous() for name, tensor in run.stream.state().items()}
     return tensors
 
 
 def _model_tensors(run: Run) -> dict[str, torch.Tensor]:
-    # Tied weights stand in the state dict under two names; safetensors refuses that, so the first name is kept.
-    tensors: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in run.model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            tensors[name] = tensor.detach().contiguous()
-    return tensors
+    return {name: tensor.detach().contiguous() for name, tensor in run.trainable.kept(run.model).items()}
 
 
 def _read(checkpoint: Path, device: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -99,7 +99,7 @@ class ProcessTeam:
         return found
 
     def all_of(self, value: T) -> list[T]:
-        """What every process says, in the order of their ranks."""
+        """See `Team`."""
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value, group=self._messages)
         return values
@@ -189,9 +189,9 @@ class DistributedReplication(SerialReplication):
             return super()._recorder(run)
         return self._recorders.setdefault(run.trainable.seed, _NoRecorder())
 
-    def _advance_run(self, seed: int, level: float) -> None:
-        super()._advance_run(seed, level)
-        _check_weights(self._run(seed))
+    def _advance_run(self, run: Run, level: float) -> None:
+        super()._advance_run(run, level)
+        _check_weights(run)
 
     @contextmanager
     def _guarded(self, seed: int) -> Iterator[None]:

@@ -58,7 +58,8 @@ def train(run: Run, level: float, recorder: Recorder) -> None:
     progress, clock = run.progress, Clock(run.progress, run.team if by_clock else None)
     while goes_on(run, level, recorder, clock):
         # One step of training.
-        batch = run.stream.at(progress.step, run.model)
+        with run.precision:
+            batch = run.stream.at(progress.step, run.model)
         for group in run.optimizer.param_groups:
             group["lr"] = run.learning_rate()
         run.draw_apart()

@@ -120,7 +120,8 @@ def _next_groups(members: Sequence[Member], level: float, guard: Guard) -> list[
         with guard(run):
             member.clock.restart()
             if goes_on(run, level, member.recorder, member.clock):
-                tensors, structure = take_apart(run.stream.at(run.progress.step, run.model))
+                with run.precision:
+                    tensors, structure = take_apart(run.stream.at(run.progress.step, run.model))
                 group = groups.setdefault(structure, _Group(structure, [], []))
                 group.members.append(member)
                 group.batches.append(tensors)

@@ -65,7 +65,8 @@ class TableRecorder:
         before, self._position = self._position, run.position()
         at_rung = any(before < rung <= self._position for rung in self._assignment.rungs)
         is_over = run.has_ended or run.is_used_up()
-        if (at_rung or is_over) and run.progress.status != "diverged":
+        is_wanted = report.scheduled and run.config.evaluation.generations == "every"
+        if (at_rung or is_over or is_wanted) and run.progress.status != "diverged":
             self._write_generations(run, report.step)
         if self._on_report is not None:
             self._on_report(run, report)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from rung.trainable import Trainable
+from rung.trainable import Shared, Trainable
 from rung.training.assignment import Goal
 from rung.training.gradient_filters import build_gradient_filter
 from rung.training.optimizers import build_optimizer
@@ -104,6 +105,8 @@ class Run:
         self.training_model = self._prepared()
         """What training steps call; has the parameters of `model`, which everything else uses."""
         self.stream = trainable.batches()
+        if isinstance(self.stream, Shared):
+            self.stream.join(self.team)
         workload = trainable.workload(self.config)
         self.steps_per_epoch, self._tokens_per_step = workload.steps_per_epoch, workload.tokens_per_step
         self.step_metrics: Mapping[str, torch.Tensor | float] = {}
@@ -176,7 +179,13 @@ class Run:
             return math.ceil(self.goal.amount * self.steps_per_epoch)
         return None
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+
+    def let_go(self) -> None:
+        """Frees the memory of a run that has ended and is saved; where it stands can still be asked."""
+        _ = self.parameters
+        for name in ("model", "training_model", "optimizer", "gradient_filter", "stream"):
+            self.__dict__.pop(name, None)

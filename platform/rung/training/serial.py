@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rung.training.loop import train
 from rung.training.replication import Replication
+from rung.training.run import Run
 
 
 class SerialReplication(Replication):
@@ -15,12 +16,13 @@ class SerialReplication(Replication):
         for seed in self._seeds:
             if seed not in self._failed:
                 with self._guarded(seed):
-                    self._advance_run(seed, level)
+                    run = self._run(seed)
+                    if not run.has_ended:
+                        self._advance_run(run, level)
+                    if run.has_ended:
+                        run.let_go()
 
-    def _advance_run(self, seed: int, level: float) -> None:
-        run = self._run(seed)
-        if run.has_ended:
-            return
+    def _advance_run(self, run: Run, level: float) -> None:
         recorder = self._recorder(run)
         recorder.enter()
         train(run, level, recorder)

@@ -42,6 +42,10 @@ class Team(Protocol):
         """What rank 0 gets from `value()`, in every process; the others do not call it. For all that pickles."""
         ...
 
+    def all_of(self, value: T) -> list[T]:
+        """What every process says, in the order of their ranks. For all that pickles."""
+        ...
+
     def all_failed(self) -> bool:
         """Asked by a process in which a run has raised: whether it has in every other one as well. If not, the
         processes no longer do the same, and cannot go on together."""
@@ -68,6 +72,9 @@ class Alone:
 
     def first(self, value: Callable[[], T]) -> T:
         return value()
+
+    def all_of(self, value: T) -> list[T]:
+        return [value]
 
     def all_failed(self) -> bool:
         return True
