@@ -29,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+wandb_app = typer.Typer(help="Weights & Biases: a view of a study's tables.", no_args_is_help=True)
+app.add_typer(wandb_app, name="wandb")
 
 StudyFile = Annotated[Path, typer.Argument(help="The study file (YAML).", metavar="STUDY.yaml")]
 FileToRun = Annotated[Path, typer.Argument(help="The study file or pipeline file (YAML).", metavar="STUDY.yaml")]
@@ -331,6 +333,20 @@ def solve(
         typer.echo(solver(problem))
     else:
         interact(solver, typer.echo)
+
+
+@wandb_app.command("sync")
+def wandb_sync(
+    studies: Annotated[
+        list[str], typer.Argument(help="Studies or pipelines: files, names, or directories.", metavar="STUDY...")
+    ],
+) -> None:
+    """Send whole studies to W&B from their tables, with a key (`wandb login`); without one, write files for it."""
+    from rung.wandb.sync import sync
+
+    for name in studies:
+        for line in sync(name):
+            _console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -39,6 +39,7 @@ _NOT_COMPARED = (
     "format",
     "references",
     "start",
+    "tracking",
 )
 """What changes no row, and what follows from the other keys."""
 

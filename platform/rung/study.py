@@ -22,6 +22,7 @@ from rung.seeds import CONFIRM_SEEDS_FROM, Seeds
 from rung.settings import StrictModel, TrainableConfig
 from rung.space import Dimension
 from rung.space_reader import read_space
+from rung.tracking import TrackingChoice
 from rung.trainable import find_trainable
 from rung.yaml_file import dotted, nested
 
@@ -270,6 +271,8 @@ class Study(StrictModel):
     """When runs are saved, and what stays."""
     failures: FailurePolicy = FailurePolicy()
     """What happens when a process dies."""
+    tracking: TrackingChoice = TrackingChoice()
+    """Where else the study can be watched: Weights & Biases. Empty: nowhere."""
     storage: str | None = None
     """Folder that holds the studies' folders. Empty: the environment variable RUNG_STORAGE, else `results`."""
 

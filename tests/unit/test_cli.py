@@ -38,6 +38,8 @@ SURFACE = {
     },
     "solve": {"PROBLEM", "--run", "--study", "--help"},
     "schema": {"TRAINABLE", "--help"},
+    "wandb": {"--help"},
+    "wandb sync": {"STUDY...", "--help"},
 }
 
 
@@ -45,7 +47,9 @@ def test_no_option_comes_unnoticed() -> None:
     """A new knob belongs into the study file, where `--set` reaches it."""
     group = typer.main.get_command(app)
     found = {"": {parameter.opts[0] for parameter in group.params}}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    verbs = dict(group.commands)  # type: ignore[attr-defined]
+    verbs |= {f"wandb {name}": command for name, command in verbs["wandb"].commands.items()}
+    for name, command in verbs.items():
         options = {p.opts[0] for p in command.params if p.opts[0].startswith("-")}
         arguments = {p.metavar or p.name.upper() for p in command.params if not p.opts[0].startswith("-")}
         found[name] = options | arguments

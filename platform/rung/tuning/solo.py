@@ -19,6 +19,7 @@ from rung.plan import Plan, PlannedConfiguration
 from rung.provenance import record_launch
 from rung.results.store import compact
 from rung.study import SOLO_SUFFIX, Study, study_json
+from rung.tracking import tracked
 from rung.training import environment
 from rung.training.assignment import Assignment
 from rung.tuning.goal import assignment_of
@@ -76,7 +77,8 @@ def train_solo(study: Study, plan: Plan, text: str, wanted: str | None, console:
         task = search_task(configuration.config_id, study.seeds)
         ledger = Ledger(journal, [task], assignment.goal, "none", study.replication)
         ledger.event("solo", f"started {datetime.now(UTC).isoformat()}", configuration.config_id)
-        _train(assignment, ledger, plan.rungs[-1], console)
+        with tracked(study.tracking, directory, console):
+            _train(assignment, ledger, plan.rungs[-1], console)
         compact(directory)
     return directory
 

@@ -25,6 +25,7 @@ from rung.locks import study_lock
 from rung.plan import Plan
 from rung.results.store import compact
 from rung.study import Study
+from rung.tracking import tracked
 from rung.training import environment
 from rung.tuning.capacity import check_resources, concurrent_trials, local_cores, trial_resources
 from rung.tuning.ledger import Ledger
@@ -85,13 +86,14 @@ def run_sweep(study: Study, plan: Plan, text: str, console: Console, debug: bool
         for line in opened.notices:
             console.print(line, highlight=False, soft_wrap=True)
         sweep = _Sweep(opened, console, debug)
-        try:
-            was_complete = sweep.run()
-        except KeyboardInterrupt:
-            opened.journal.event("interrupted", "the driver was asked to stop")
-            raise
-        finally:
-            opened.journal.close()
+        with tracked(study.tracking, directory, console):
+            try:
+                was_complete = sweep.run()
+            except KeyboardInterrupt:
+                opened.journal.event("interrupted", "the driver was asked to stop")
+                raise
+            finally:
+                opened.journal.close()
         # Here, and not only after Tune: an earlier driver may have been killed with nothing left to do but this.
         shutil.rmtree(directory / ".tune", ignore_errors=True)
         keep_checkpoints(directory, study.checkpoints.keep)
