@@ -27,7 +27,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(load(write_synthetic_study(tmp_path_factory.mktemp("browser"))))
 
 
-def _browse(page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def browse(page: Path, folder: Path, *options: str, fragment: str = "") -> subprocess.CompletedProcess[str]:
     command: Sequence[str] = [
         BROWSER or "",
         "--headless",
@@ -43,12 +43,12 @@ def _browse(page: Path, folder: Path, *options: str) -> subprocess.CompletedProc
         "--enable-logging=stderr",
         f"--user-data-dir={folder / 'profile'}",
         *options,
-        page.as_uri(),
+        page.as_uri() + (f"#{fragment}" if fragment else ""),
     ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def _complaints(log: str) -> list[str]:
+def complaints(log: str) -> list[str]:
     """What the page itself did wrong: the browser also logs a lot about the machine."""
     return [line for line in log.splitlines() if "CONSOLE" in line or "net::ERR" in line]
 
@@ -58,8 +58,8 @@ def _complaints(log: str) -> list[str]:
 def test_page_is_drawn(page: Path, tmp_path: Path, width: int, scheme: str) -> None:
     shot = tmp_path / "shot.png"
     dark = ("--blink-settings=preferredColorScheme=0",) if scheme == "dark" else ()
-    done = _browse(page, tmp_path, f"--window-size={width},3000", f"--screenshot={shot}", *dark)
-    assert _complaints(done.stderr) == []
+    done = browse(page, tmp_path, f"--window-size={width},3000", f"--screenshot={shot}", *dark)
+    assert complaints(done.stderr) == []
     pixels = imread(shot)[..., :3]
     assert pixels.shape[:2] == (3000, width)
     corner = float(pixels[0, 0].mean())
@@ -70,8 +70,8 @@ def test_page_is_drawn(page: Path, tmp_path: Path, width: int, scheme: str) -> N
 
 
 def test_page_holds_its_figures_and_no_errors(page: Path, tmp_path: Path) -> None:
-    done = _browse(page, tmp_path, "--dump-dom")
-    assert _complaints(done.stderr) == []
+    done = browse(page, tmp_path, "--dump-dom")
+    assert complaints(done.stderr) == []
     assert len(re.findall(r"<svg[^>]* role=\"img\"", done.stdout)) == 5
     assert done.stdout.count("<figcaption>") == 5
     assert "Learning and generalisation" in done.stdout
@@ -80,4 +80,4 @@ def test_page_holds_its_figures_and_no_errors(page: Path, tmp_path: Path) -> Non
 def test_complaints_are_noticed(tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     broken.write_text("<!DOCTYPE html><script>undefinedFunction()</script><p>x")
-    assert _complaints(_browse(broken, tmp_path, "--dump-dom").stderr)
+    assert complaints(browse(broken, tmp_path, "--dump-dom").stderr)

@@ -483,6 +483,6 @@ def test_states_of_a_configuration(synthetic: StudyResults) -> None:
 
 def test_page_without_figures_can_be_rendered(synthetic: StudyResults) -> None:
     snapshot = take_snapshot(synthetic)
-    page = Page(render(snapshot, [], {}))
+    page = Page(render(snapshot, [], {}, {}))
     assert page.figures == 0
     assert len(configuration_table(snapshot, {}).rows) == len(page.tables["table-configurations"]) - 1

@@ -9,10 +9,11 @@ Works for a pipeline in any state, also while it runs.
 from collections.abc import Sequence
 from pathlib import Path
 
+from rung.results.answers_report import pipeline_sections
 from rung.results.export import number_text
 from rung.results.files import replace_file
+from rung.results.pages import PAGE, InlineFigure, inline_figure, page_template
 from rung.results.pipeline import PipelineResults, StageResult
-from rung.results.report import PAGE, InlineFigure, page_template
 from rung.results.report_facts import Fact
 from rung.results.report_table import Cell, Column, Table, configuration_cell, count_cell, interval_cell, number
 from rung.results.report_table import number_cell as plain_number
@@ -38,6 +39,7 @@ def write_pipeline_report(pipeline: PipelineResults) -> Path:
         figure=_figure(stages, directory),
         stage_table=_stage_table(pipeline, stages),
         findings=[(stage, _link(pipeline, stage), _verdict(pipeline, stage)) for stage in stages if stage.study],
+        answer_sections=pipeline_sections(pipeline, stages, directory),
         launch_table=launch_table(record["launches"]),
         pipeline_file=_text(pipeline.directory / "pipeline.yaml"),
     )
@@ -46,16 +48,12 @@ def write_pipeline_report(pipeline: PipelineResults) -> Path:
 
 
 def _figure(stages: Sequence[StageResult], directory: Path) -> InlineFigure | None:
-    from rung.results.figure_style import inline_svg, styled
+    from rung.results.figure_style import styled
     from rung.results.pipeline_figure import stage_picture
-    from rung.results.plots import save
 
     with styled():
         picture = stage_picture(stages)
-    if picture is None:
-        return None
-    svg = inline_svg(save(picture, directory), f"figure-{picture.name}", picture.summary)
-    return InlineFigure(picture.name, picture.title, picture.caption, svg)
+    return None if picture is None else inline_figure(picture, directory)
 
 
 def _progress(stages: Sequence[StageResult]) -> str:

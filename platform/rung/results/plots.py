@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rung.results.answers_figure import answers_picture
 from rung.results.confirm_figure import confirm_picture
 from rung.results.curve_figures import GROUP_PREFIX, CurveDrawer
 from rung.results.figure_style import Picture, choose_looks, png_bytes, settle, styled, svg_text
@@ -41,6 +42,7 @@ def draw(snapshot: Snapshot, *, log_steps: bool | None = None) -> list[Picture]:
             ),
             seed_picture(snapshot, looks),
             rung_picture(snapshot),
+            answers_picture(snapshot.changes),
             curves.picture("parameter_norm", "Parameter norm", [PARAMETER_NORM]),
         ]
     return [picture for picture in pictures if picture is not None]

@@ -22,6 +22,7 @@ from rung.results.conclusions import (
 from rung.results.export import interval_text, number_text
 from rung.results.pairing import SideValues
 from rung.results.render import render_records, render_rows
+from rung.results.render_answers import render_answers
 from rung.results.robust import interquartile_mean
 from rung.results.rungs import selection_in_words
 from rung.results.significance import ALPHA, fewest_pairs
@@ -44,6 +45,7 @@ def render_families(families: Sequence[Family], width: int = 120) -> RenderableT
             pieces += _in_detail(family.comparisons[0])
         else:
             pieces += _as_table(family, width)
+        pieces += render_answers(family, width)
         if family.note:
             pieces.append(Text(family.note, style="dim"))
     return Group(*pieces)

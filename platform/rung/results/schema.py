@@ -222,7 +222,7 @@ GENERATIONS = Table(
         Column("response", "string", "what it wrote"),
         Column("extracted", "string", "the answer found in the response", nullable=True),
         Column("gold", "string", "the right answer", nullable=True),
-        Column("reward", "double", "reward of the response", nullable=True),
+        Column("reward", "double", "reward of the response; with a `gold` 1 for right and 0 for wrong", nullable=True),
         REPORTED_AT,
     ),
     key=("run_id", "step", "index"),

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.results.answers import ConfigurationAnswers, ConfigurationChange, changes_in, read_answers
 from rung.results.budget import run_rows
-from rung.results.confirmation import Confirmation, read_confirmation
+from rung.results.confirmation import Confirmation, final_order, read_confirmation
 from rung.results.curves import RunCurves, load_curves, metric_names
 from rung.results.tables import ConfigurationSummary, GrokkingRow, grokking_table, summary
 from rung.results.views import dicts
@@ -52,6 +53,10 @@ class Snapshot:
     """Parts of the data with their own metrics (`order_2`), where there is more than one."""
     written: Sequence[WrittenByRun]
     """Texts of the best configurations, where models write."""
+    answers: Sequence[ConfigurationAnswers]
+    """To questions that have a right answer, best configuration first."""
+    changes: Sequence[ConfigurationChange]
+    """In `answers`, from the first step at which they were recorded to the last."""
     launches: Sequence[Row]
     """provenance.json, oldest first."""
     study_file: str
@@ -79,6 +84,8 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
     known = {row["config_id"] for row in configurations}
     search, confirm = summary(results), summary(results, "confirm")
     curves = load_curves(results, [name for name in names if name in wanted])
+    confirmation = read_confirmation(study, search, confirm)
+    answers = read_answers(results, [entry.config_id for entry in final_order(search, confirmation)])
     return Snapshot(
         directory=results.directory,
         study=study,
@@ -88,11 +95,13 @@ def take_snapshot(results: "StudyResults") -> Snapshot:
         decisions=dicts(results.decisions.order('"order", config_id')),
         search=search,
         confirm=confirm,
-        confirmation=read_confirmation(study, search, confirm),
+        confirmation=confirmation,
         grokking=grokking_table(results),
         curves=[run for run in curves if run.config_id in known],
         groups=groups,
         written=newest_texts(results, search),
+        answers=answers,
+        changes=changes_in(answers),
         launches=_launches(results.directory / "provenance.json"),
         study_file=_text(results.directory / "study.yaml"),
     )

@@ -6,7 +6,7 @@ scipy.stats would take a second.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,6 +170,14 @@ def known_values(values: Values) -> npt.NDArray[np.float64]:
     """The values that are there, as doubles."""
     array = np.asarray(values, dtype=np.float64)  # None becomes NaN
     return array[~np.isnan(array)]
+
+
+def farthest(too_far: Callable[[float], bool], inside: float, outside: float) -> float:
+    """The end of a score interval: the last value from `inside` (in it) to `outside` that is not too far."""
+    for _ in range(60):  # halves down to the last bit of a double
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if too_far(middle) else (middle, outside)
+    return inside
 
 
 def _series(steps: Sequence[int] | npt.NDArray[np.integer], values: Values) -> npt.NDArray[np.float64]:
