@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rung.errors import RungError
-from trainables.models import generation
+from trainables.models import continuation
 from trainables.models.decoder import Decoder
 from trainables.models.decoder_config import DecoderConfig
 from trainables.models.drafts import generate_with_drafts
@@ -79,7 +79,7 @@ def test_a_row_ends_with_its_stop_token_whatever_the_others_do(monkeypatch: pyte
     assert len({len(row) for row in expected}) > 2
     assert rows == sorted(rows, reverse=True)
     assert rows[-1] < rows[0] == 12, "finished rows were not left behind"
-    monkeypatch.setattr(generation, "FINISHED_SHARE", 2.0)  # never
+    monkeypatch.setattr(continuation, "FINISHED_SHARE", 2.0)  # never
     assert generate(model, prompts, **settings, stop=(2, 7)) == expected
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from rung.errors import RungError, StorageError
 from trainables.models.lora import DOWN, UP, Weights, base_weights, is_adapter, merged_weights
-from trainables.models.lora_config import LoraConfig
+from trainables.models.lora_config import LoraConfig, LowRank
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 BASE_KEY = "base_sha256"
@@ -40,20 +40,40 @@ def save_adapter(weights: Weights, config: LoraConfig, folder: Path, base: str) 
     Raises:
         StorageError: the folder cannot be written.
     """
+    layers = {name.split(DOWN)[0].split(".", 2)[2] for name in weights if DOWN in name}
+    # Not in the configuration as `base_model_name_or_path`, which peft would ask the Hugging Face Hub about.
+    header = {"base": base, BASE_KEY: weights_sha256(base_weights(weights))}
+    write_adapter(weights, config, sorted(layers), folder, header)
+
+
+def write_adapter(
+    weights: Weights, config: LowRank, targets: Sequence[str], folder: Path, header: Mapping[str, str], **more: str
+) -> None:
+    """Writes the adapters among the weights of any model.
+
+    Args:
+        weights: other weights in it are left out.
+        config: what the adapters are.
+        targets: ends of the names of the layers that have them.
+        folder: is made if it is not there.
+        header: of the file with the tensors.
+        more: keys of the configuration beside those of every adapter.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     adapters = {_peft_name(name): tensor.detach().contiguous() for name, tensor in weights.items() if is_adapter(name)}
-    layers = {name.split(PEFT_DOWN)[0].split(".", 4)[4] for name in adapters if PEFT_DOWN in name}
     described = {
         "peft_type": "LORA",
         "r": config.rank,
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
-        "target_modules": sorted(layers),
+        "target_modules": list(targets),
+        **more,
     }
-    # Not in the configuration as `base_model_name_or_path`, which peft would ask the Hugging Face Hub about.
-    header = {"base": base, BASE_KEY: weights_sha256(base_weights(weights))}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(adapters, folder / TENSORS, metadata=header)
+        save_file(adapters, folder / TENSORS, metadata=dict(header))
         (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     except (OSError, SafetensorError) as error:
         raise StorageError(f"cannot write the adapter to {folder}: {error}") from error

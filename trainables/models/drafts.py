@@ -16,8 +16,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 
 from rung.errors import RungError
+from trainables.models.continuation import until_stop
 from trainables.models.decoder import Decoder
-from trainables.models.generation import generate, until_stop
+from trainables.models.generation import generate
 
 Rows = list[list[int]]
 

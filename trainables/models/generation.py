@@ -1,12 +1,9 @@
 """Text from a decoder: many prompts at once, with a cache of keys and values.
 
-Every row is what it would be alone, up to rounding: rows do not see each other, and each draws from a generator of its
-own. "Up to rounding" because torch sums in another order for other shapes (about 1e-6 of a logit in fp32), which
-changes a token only where two are that close. The same holds with and without the cache.
+What is common to all models, and what "at once" changes, is in `continuation.py`. With and without the cache a row is
+the same up to rounding.
 
-Leaves out beam search.
-
-Shape suffixes: B rows, C columns (padding, prompt and new tokens), V vocabulary.
+Shape suffixes: B rows, C columns (padding, prompt and new tokens), S those of them that are read, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,12 +13,13 @@ from collections.abc import Collection, Sequence
 import torch
 
 from rung.errors import RungError
+from trainables.models.continuation import Continuation, Reader, check_tokens, write, writing
 from trainables.models.decoder import Decoder
 from trainables.models.key_value_cache import KeyValueCache
 from trainables.models.sampling import Sampler, uniform_numbers
-
-FINISHED_SHARE = 0.25
-"""Share of finished rows from which on the others go on without them: leaving them behind copies the cache once."""
+from trainables.models.snapshot import of_decoder, product_type
+from trainables.models.snapshot_reader import SnapshotReader
+from trainables.rl.policy import Written
 
 
 def generate(
@@ -63,126 +61,99 @@ def generate(
     """
     sampler = Sampler(temperature, top_k, top_p, frozenset(forbidden))
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    _check(model, prompts, limits, stop, forbidden)
+    if len(limits) != len(prompts):
+        raise RungError(f"max_new_tokens has {len(limits)} numbers for {len(prompts)} prompts")
+    if min(limits, default=0) < 0:
+        raise RungError(f"max_new_tokens must be 0 or more, got {min(limits)}")
+    check_tokens(model.vocabulary, prompts, stop, forbidden)
     if seed < 0:
         raise RungError(f"seed must be 0 or more, got {seed}")
     if max(limits, default=0) == 0:
         return [[] for _ in prompts]
     rows = range(len(prompts)) if numbers is None else numbers
     uniform_BT = uniform_numbers(seed, rows, max(limits)).to(model.embedding.weight.device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            return _Generation(model, prompts, limits, use_cache).run(sampler, uniform_BT, stop)
-    finally:
-        model.train(training)
+    with writing(model):
+        seen = [prompt[-model.length :] for prompt in prompts]
+        continued = Continuation(DecoderReader(model, use_cache), seen, limits).run(sampler, uniform_BT, stop)
+    return [row.tokens for row in continued]
 
 
-def _check(
+def write_decoder(
     model: Decoder,
     prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
+    *,
+    group: int,
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    numbers: Sequence[int],
+    batch_size: int | None,
     stop: Collection[int],
-    forbidden: Collection[int],
-) -> None:
-    if len(limits) != len(prompts):
-        raise RungError(f"max_new_tokens has {len(limits)} numbers for {len(prompts)} prompts")
-    if min(limits, default=0) < 0:
-        raise RungError(f"max_new_tokens must be 0 or more, got {min(limits)}")
-    for row, prompt in enumerate(prompts):
-        if not prompt:
-            raise RungError(f"prompt {row} is empty: a decoder continues at least one token")
-        _check_tokens(f"prompt {row}", prompt, model.vocabulary)
-    _check_tokens("stop", stop, model.vocabulary)
-    _check_tokens("forbidden", forbidden, model.vocabulary)
-    if len(set(forbidden)) == model.vocabulary:
-        raise RungError(f"all {model.vocabulary} tokens are forbidden: leave at least one")
+    forbidden: Collection[int] = (),
+) -> list[list[Written]]:
+    """`group` responses to each prompt, with the log-probability of each token.
+
+    Arguments, results and errors are those of `write`, for a decoder. A response also ends where the decoder has no
+    room left for it: it reads prompt and response but the last token, without sliding.
+    """
+    return write(
+        model,
+        _reader(model),
+        prompts,
+        group=group,
+        tokens=tokens,
+        length=model.length,
+        sampler=Sampler(temperature, top_k, top_p, frozenset(forbidden)),
+        seed=seed,
+        numbers=numbers,
+        batch_size=batch_size,
+        stop=stop,
+    )
 
 
-def _check_tokens(what: str, tokens: Collection[int], vocabulary: int) -> None:
-    wrong = [token for token in tokens if not 0 <= token < vocabulary]
-    if wrong:
-        raise RungError(f"{what}: tokens lie between 0 and {vocabulary - 1}, got {wrong[0]}")
+def _reader(model: Decoder) -> Reader:
+    """The quickest that reads this model within its length."""
+    dtype = product_type(model)
+    snapshot = None if dtype is None else of_decoder(model, dtype)
+    return DecoderReader(model) if snapshot is None else SnapshotReader(snapshot)
 
 
-class _Generation:
-    """Rows of tokens that grow to the right, all by one column at a time."""
+class DecoderReader:
+    """A decoder as a `Reader`: past its length it sees the last `length` tokens of each row.
 
-    def __init__(
-        self, model: Decoder, prompts: Sequence[Sequence[int]], limits: Sequence[int], use_cache: bool
-    ) -> None:
-        device = model.embedding.weight.device
-        seen = [list(prompt)[-model.length :] for prompt in prompts]
-        self.model = model
-        self.begin = self.end = max(map(len, seen))
-        self.padding = [self.begin - len(row) for row in seen]
-        self.padding_B, self.most_padding = torch.tensor(self.padding, device=device), max(self.padding)
-        self.limits = list(limits)
-        self.tokens_BC = torch.zeros(len(seen), self.begin + max(limits), dtype=torch.int64, device=device)
-        filled = [[0] * count + row for count, row in zip(self.padding, seen, strict=True)]
-        self.tokens_BC[:, : self.begin] = torch.tensor(filled, device=device)
+    Args:
+        model: the decoder.
+        use_cache: False computes every pass anew.
+    """
+
+    def __init__(self, model: Decoder, use_cache: bool = True) -> None:
+        self.model, self.use_cache = model, use_cache
+        self.device, self.vocabulary = model.embedding.weight.device, model.vocabulary
         self.cache: KeyValueCache | None = None
-        if use_cache:
-            columns = self.tokens_BC.shape[1] - 1  # the last token is chosen, and not looked at
-            self.cache = KeyValueCache(min(columns, model.length + self.most_padding))
-        self.results: list[list[int]] = [[] for _ in seen]
-        self.rows = torch.arange(len(seen), device=device)
-        """Which rows are still in the batch."""
 
-    def run(self, sampler: Sampler, uniform_BT: torch.Tensor, stop: Collection[int]) -> list[list[int]]:
-        """The new tokens of every row."""
-        is_finished_B, finished = torch.zeros_like(self.rows, dtype=torch.bool), 0
-        stop_tokens = torch.tensor(sorted(stop), dtype=torch.int64, device=self.rows.device)
-        while True:
-            step = self.end - self.begin
-            if step == min(self.limits) or finished >= max(1, FINISHED_SHARE * len(self.rows)):
-                is_finished_B |= torch.tensor([step == limit for limit in self.limits], device=self.rows.device)
-                self._leave(is_finished_B)
-                is_finished_B, finished = is_finished_B[~is_finished_B], 0
-            if not len(self.rows):
-                return [until_stop(new, stop) for new in self.results]
-            logits_BV = self._logits()
-            if step == 0 and not logits_BV.isfinite().all():
-                raise RungError("the model's logits are not finite, so there is nothing to choose: it has diverged")
-            chosen_B = sampler.choose(logits_BV, uniform_BT[self.rows, step])
-            self.tokens_BC[:, self.end] = chosen_B
-            self.end += 1
-            if stop:
-                is_finished_B |= torch.isin(chosen_B, stop_tokens)
-                finished = int(is_finished_B.sum())
+    def begin(self, padding: Sequence[int], columns: int) -> None:
+        """See `Reader`."""
+        self.padding, self.most_padding = list(padding), max(padding)
+        self.padding_B = torch.tensor(self.padding, device=self.device)
+        if self.use_cache:  # the last column is chosen, and not looked at
+            self.cache = KeyValueCache(min(columns - 1, self.model.length + self.most_padding))
 
-    def _logits(self) -> torch.Tensor:
-        """Logits (B, V) of the next column."""
-        length = self.model.length
+    def logits(self, tokens_BC: torch.Tensor) -> torch.Tensor:
+        """See `Reader`."""
+        length, end = self.model.length, tokens_BC.shape[1]
         # A row begins behind its padding, so there may be more columns than the longest row has tokens.
-        begin = 0 if self.end - min(self.padding) <= length else self.end - length
+        begin = 0 if end - min(self.padding) <= length else end - length
         cache = self.cache if begin == 0 else None  # past the model's length all positions have moved
         known = 0 if cache is None else cache.filled
         padding_B = (self.padding_B - begin).clamp(min=0) if self.most_padding > begin else None
-        window_BS = self.tokens_BC[:, begin + known : self.end]
-        hidden_BSD = self.model.hidden_states(window_BS, cache=cache, padding_B=padding_B)
+        hidden_BSD = self.model.hidden_states(tokens_BC[:, begin + known :], cache=cache, padding_B=padding_B)
         logits_BV: torch.Tensor = self.model.classifier(hidden_BSD[:, -1])
         return logits_BV
 
-    def _leave(self, is_leaving_B: torch.Tensor) -> None:
-        """Takes rows out of the batch, and their new tokens into the results."""
-        leaving = self.tokens_BC[is_leaving_B, self.begin : self.end].tolist()
-        for row, new in zip(self.rows[is_leaving_B].tolist(), leaving, strict=True):
-            self.results[row] = new
-        staying = (~is_leaving_B).nonzero()[:, 0]
-        self.rows, self.tokens_BC, self.padding_B = (
-            each[staying] for each in (self.rows, self.tokens_BC, self.padding_B)
-        )
-        kept = staying.tolist()
-        self.padding, self.limits = [self.padding[row] for row in kept], [self.limits[row] for row in kept]
+    def keep(self, rows: torch.Tensor) -> None:
+        """See `Reader`."""
+        self.padding_B, self.padding = self.padding_B[rows], [self.padding[row] for row in rows.tolist()]
         if self.cache is not None:
-            self.cache.keep(staying)
-
-
-def until_stop(tokens: list[int], stop: Collection[int]) -> list[int]:
-    """The tokens up to the first stop token, and with it."""
-    for position, token in enumerate(tokens):
-        if token in stop:
-            return tokens[: position + 1]
-    return tokens
+            self.cache.keep(rows)

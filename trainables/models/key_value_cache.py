@@ -14,10 +14,15 @@ STEP = 64
 
 
 class KeyValueCache:
-    """Room for at most `length` positions; rows, heads and type are those of what comes first."""
+    """Room for at most `length` positions; rows, heads and type are those of what comes first.
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    Args:
+        length: see above.
+        step: positions by which the memory grows.
+    """
+
+    def __init__(self, length: int, step: int = STEP) -> None:
+        self.length, self.step = length, step
         self.filled = 0
         """Positions that every layer holds; the decoder moves it after a forward pass."""
         self._room = 0
@@ -30,16 +35,20 @@ class KeyValueCache:
         """
         end = self.filled + k_BHSE.shape[2]
         if end > self._room:
-            self._room = min(self.length, end + STEP)
+            self._room = min(self.length, end + self.step)
             self._move(slice(None))
         if layer == len(self._layers):
             rows, heads, _, width = k_BHSE.shape
             shape = (rows, heads, self._room, width)
-            self._layers.append((k_BHSE.new_empty(shape), v_BHSE.new_empty(shape)))
+            self._layers.append((k_BHSE.new_zeros(shape), v_BHSE.new_zeros(shape)))
         keys_BHSE, values_BHSE = (held[:, :, :end] for held in self._layers[layer])
         keys_BHSE[:, :, self.filled :] = k_BHSE
         values_BHSE[:, :, self.filled :] = v_BHSE
         return keys_BHSE, values_BHSE
+
+    def whole(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All memory of a layer, dense, with zeros where nothing has been written yet."""
+        return self._layers[layer]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Forgets all rows but these (int64 indices)."""
@@ -52,6 +61,6 @@ class KeyValueCache:
 
     def _moved(self, held_BHSE: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
         kept_BHSE = held_BHSE[rows, :, : self.filled]
-        moved_BHSE = held_BHSE.new_empty(*kept_BHSE.shape[:2], self._room, held_BHSE.shape[-1])
+        moved_BHSE = held_BHSE.new_zeros(*kept_BHSE.shape[:2], self._room, held_BHSE.shape[-1])
         moved_BHSE[:, :, : self.filled] = kept_BHSE
         return moved_BHSE

@@ -23,7 +23,8 @@ from torch import nn
 from rung.trainable import fill
 from trainables.models.decoder import Decoder
 from trainables.models.layers import Dropout
-from trainables.models.lora_config import LoraConfig, target_layers
+from trainables.models.lora_config import LoraConfig, LowRank, target_layers
+from trainables.models.quantization import hush_bitsandbytes
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -43,14 +44,24 @@ def add_adapters(model: Decoder, config: LoraConfig, generator: torch.Generator)
         config: what the adapters are.
         generator: draws A as torch draws linear layers (Kaiming uniform, a = sqrt(5)), and the dropout masks.
     """
+    inject_adapters(model, config, list(target_layers(config, model.config)), generator)
+
+
+def inject_adapters(model: nn.Module, config: LowRank, targets: list[str] | str, generator: torch.Generator) -> None:
+    """Likewise for any model with linear layers.
+
+    Args:
+        model: on the device of `generator`.
+        config: what the adapters are.
+        targets: ends of the names of the layers that get them, or one pattern that whole names match.
+        generator: see `add_adapters`.
+    """
+    hush_bitsandbytes()
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
     peft_config = PeftConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
-        target_modules=list(target_layers(config, model.config)),
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets
     )
     # On the meta device peft draws nothing from torch's global generator.
     inject_adapter_in_model(peft_config, model, adapter_name=ADAPTER, low_cpu_mem_usage=True)
@@ -102,7 +113,7 @@ def base_weights(weights: Weights) -> dict[str, torch.Tensor]:
     return {plain_name(name): tensor for name, tensor in weights.items() if not is_adapter(name)}
 
 
-def merged_weights(weights: Weights, config: LoraConfig | None) -> dict[str, torch.Tensor]:
+def merged_weights(weights: Weights, config: LowRank | None) -> dict[str, torch.Tensor]:
     """The weights of the plain decoder that computes the same as one with adapters, up to rounding: W + (alpha / rank)
     B A, by plain names. Without a configuration there are no adapters, and the weights are returned as they are."""
     if config is None:

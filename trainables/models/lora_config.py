@@ -12,7 +12,7 @@ from trainables.models.decoder_config import DecoderConfig, flops_per_token
 Targets = Literal["attention", "feedforward", "attention,feedforward"]
 
 
-class LoraConfig(StrictModel):
+class LowRank(StrictModel):
     """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): W x becomes W x + (alpha / rank) B A x, W frozen."""
 
     rank: int = Field(default=8, gt=0)
@@ -21,6 +21,11 @@ class LoraConfig(StrictModel):
     """What B A x is multiplied by, times `rank`: a greater rank alone does not make its output larger."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout probability of what A reads."""
+
+
+class LoraConfig(LowRank):
+    """Low-rank adaptation of a decoder."""
+
     targets: Targets = "attention"
     """Which layers have adapters. `attention`: the projection to Q, K and V, which is one matrix, and that of the mixed
     values. `feedforward`: the two matrices of the MLP, three with `swiglu`."""

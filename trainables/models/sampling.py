@@ -57,6 +57,16 @@ class Sampler:
         cumulative_BV = logits_BV.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
         return torch.searchsorted(cumulative_BV, uniform_B[:, None] * cumulative_BV[:, -1:], right=True)[:, 0]
 
+    def log_probabilities(self, logits_BV: torch.Tensor, chosen_B: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B,) fp32 of tokens, before top-k, top-p and `forbidden` take any away.
+
+        At the temperature that is drawn with; at 1 where tokens are chosen greedily.
+        """
+        below_BV = logits_BV.float() - logits_BV.float().amax(dim=-1, keepdim=True)
+        below_BV = below_BV / (self.temperature or 1.0)
+        chosen: torch.Tensor = below_BV.gather(1, chosen_B[:, None])[:, 0] - below_BV.logsumexp(dim=-1)
+        return chosen
+
     def _likeliest(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """The logits, -inf where top-k or top-p rules a token out."""
         if self.top_k is not None and self.top_k < logits_BV.shape[-1]:
