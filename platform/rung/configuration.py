@@ -57,8 +57,13 @@ class PlannedConfiguration:
     """Which draw it was first made from."""
 
     def columns(self) -> dict[str, Any]:
-        """A column `config.<dotted path>` for each value; lists and free mappings are JSON text."""
-        return dict(_columns(type(self.config), self.values, "config"))
+        """A column `config.<dotted path>` for each value; lists and free mappings are JSON text, and what is swept
+        inside of one has a column of its own beside it."""
+        found = dict(_columns(type(self.config), self.values, "config"))
+        for path, value in self.swept.items():
+            if isinstance(value, str | int | float):
+                found.setdefault(f"config.{path}", value)
+        return found
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from rung.errors import RungError
@@ -22,6 +24,13 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def folder_name(text: str) -> str:
+    """A value on the command line that names a folder below the data folder."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder: RUNG_DATA says where it lies")
+    return text
 
 
 def set_threads() -> None:
