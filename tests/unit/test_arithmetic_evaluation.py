@@ -23,7 +23,7 @@ from tests.expressions import SMALL_EXPRESSIONS
 from tests.launching import launch
 from tests.scripted_decoder import ScriptedDecoder
 from trainables.arithmetic import Arithmetic, ArithmeticEvaluation, evaluation_report, run_evaluation
-from trainables.arithmetic.answers import METRICS, Evaluation, pass_at_k
+from trainables.arithmetic.answers import METRICS, Evaluation
 from trainables.arithmetic.breakdown import breakdown, table
 from trainables.arithmetic.corpus import solution_of
 from trainables.arithmetic.evaluation import evaluate_items
@@ -33,6 +33,7 @@ from trainables.arithmetic.evaluation_files import verdict, write_files
 from trainables.arithmetic.generator import Item
 from trainables.arithmetic.tokenizer import Tokenizer, count_words, train_tokenizer
 from trainables.arithmetic.trace import foundational_text, prompt
+from trainables.language.pass_at_k import pass_at_k
 from trainables.models.decoder import Decoder
 from trainables.models.decoder_config import DecoderConfig
 
@@ -262,7 +263,7 @@ def test_the_trainable_writes_its_answers_once() -> None:
     assert [row.prompt for row in rows] == [prompt(item.expression, "v2") for item in trainable.items]
     assert sum(row.reward or 0 for row in rows) == 12 * measured["test/exact_match"]
     assert {row.gold for row in rows} > {"ERROR"}
-    next(model.parameters()).mul_(1.0)  # another model, as far as anyone can tell
+    next(model.parameters()).mul_(2.0)
     assert trainable.evaluation(model) is not first
     next(model.parameters()).fill_(math.nan)
     assert all(map(math.isnan, trainable.evaluate(model).values()))

@@ -24,6 +24,13 @@ from rung.training.packed import Member, train_together
 from rung.training.run import Report, Run
 from tests.expressions import SMALL_EXPRESSIONS
 from tests.stories import SMALL_STORIES, few_stories
+from tests.word_problems import small_word_problems
+from trainables.rl.config import GroupRelativeConfig
+
+OF_WHAT_IS_WRITTEN = {"validation/step_accuracy"}
+"""Of steps in answers, and fresh weights write none."""
+LETTERS = {"own": {"letters": {"function": "tests.word_problems:letters"}}}
+"""A reward that fresh weights get a part of."""
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "toy": ("tests.toy:Toy", {"model": {"dropout": 0.2}}),
@@ -116,6 +123,31 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
             "adapter": {"rank": 2, "dropout": 0.2, "targets": "attention,feedforward"},
         },
     ),
+    "answers to expressions, with a copy as the reference": (
+        "trainables.arithmetic:ArithmeticGrpo",
+        {
+            **{name: value for name, value in SMALL_EXPRESSIONS.items() if name != "batch_size"},
+            "rewards": LETTERS,
+            "rollout": {"prompts": 3, "group": 4, "tokens": 8, "passes": 2, "minibatches": 2},
+            "objective": {"kl": "k3", "aggregation": "sequence"},
+        },
+    ),
+    "answers to expressions that never end, in bf16": (
+        "trainables.arithmetic:ArithmeticGrpo",
+        {
+            **{name: value for name, value in SMALL_EXPRESSIONS.items() if name != "batch_size"},
+            "data_mode": "generated",
+            "rewards": LETTERS,
+            "rollout": {"prompts": 3, "group": 4, "tokens": 8},
+            "objective": {"kl": "full", "ratio": "none"},
+            "precision": "bf16",
+            "accumulation": 2,
+        },
+    ),
+    "word problems with adapters on a pretrained model": (
+        "trainables.word_problems:WordProblems",
+        {"objective": {"kl": "k3"}, "rollout": {"prompts": 2, "group": 3, "tokens": 6, "passes": 2}},
+    ),
 }
 EVALUATION = {"first": 2, "every": 5}
 STEPS = 17
@@ -126,6 +158,9 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The stories that some of them read."""
     folder = tmp_path_factory.mktemp("data")
     few_stories(folder)
+    word_problems = small_word_problems(folder)
+    name, values = SMALL["word problems with adapters on a pretrained model"]
+    SMALL["word problems with adapters on a pretrained model"] = (name, {**word_problems, **values})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNG_DATA", str(folder))
         yield
@@ -150,7 +185,9 @@ class Memory(NullRecorder):
 
 def make(case: tuple[type[Trainable[Any, Any]], Any], seed: int = 0) -> Run:
     kind, config = case
-    goal = Goal("steps", STEPS, "validation/loss", "min")
+    names = kind.metrics(config)
+    metric = "validation/loss" if "validation/loss" in names else next(iter(names))
+    goal = Goal("steps", STEPS, metric, names[metric].mode)
     return Run(kind(config, seed), f"c-s{seed}", goal)
 
 
@@ -196,10 +233,11 @@ def test_it_reports_what_it_says_it_reports(case: Any) -> None:
     own = {"learning_rate", "gradient_norm"}
     told = {name for name in reports[STEPS] if name not in own and not name.startswith("batch/")}
     assert told == set(kind.metrics(config))
-    assert all(math.isfinite(value) for value in reports[STEPS].values())
+    assert all(math.isfinite(value) for name, value in reports[STEPS].items() if name not in OF_WHAT_IS_WRITTEN)
     for name, metric in kind.metrics(config).items():
-        if metric.worst is not None:
-            assert all((metric.worst <= report[name]) == (metric.mode == "max") for report in reports.values()), name
+        values = [report[name] for report in reports.values() if math.isfinite(report[name])]
+        if metric.worst is not None and values:
+            assert metric.worst <= min(values) if metric.mode == "max" else max(values) <= metric.worst, name
 
 
 def test_its_workload_is_that_of_the_model(case: Any) -> None:
@@ -207,6 +245,8 @@ def test_its_workload_is_that_of_the_model(case: Any) -> None:
     run = make(case)
     workload = kind.workload(config)
     assert workload.parameters == run.parameters
+    if isinstance(config, GroupRelativeConfig):
+        return  # how long answers will be is not known
     # Where batches have unequal lengths, it is their mean over a pass.
     steps = (workload.steps_per_epoch or 1) if hasattr(config, "batching") else 1
     train(run, steps, NullRecorder())

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from rung.trainable import Generation
 from trainables.arithmetic.corpus_config import Format
 from trainables.arithmetic.generator import Item
 from trainables.arithmetic.questions import Question
 from trainables.arithmetic.trace import ERROR, THINK, Verification, verify
+from trainables.language.pass_at_k import pass_at_k
 
 Outcome = Literal["right", "wrong", "unparsed", "over_length"]
 
@@ -46,6 +48,17 @@ class Answer:
     def gold(self) -> str:
         """The right result."""
         return ERROR if self.item.answer is None else str(self.item.answer)
+
+    @property
+    def generation(self) -> Generation:
+        """As a row of the table."""
+        return Generation(
+            prompt=self.prompt,
+            response=self.response,
+            extracted=self.verification.answer,
+            gold=self.gold,
+            reward=float(self.is_right),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +135,3 @@ METRICS: Mapping[str, tuple[Literal["min", "max"], str, float | None]] = {
     "solution_over_length": ("min", "part of the items whose taught solution is longer than there is room", None),
 }
 """Measures of an evaluation: which way is better, what they are, the worst there is."""
-
-
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Probability that at least one of k answers is right, of which `right` among `samples` were: the unbiased estimate
-    1 - C(n - c, k) / C(n, k) of Chen et al. 2021 (arXiv 2107.03374), section 2.1, as a product.
-
-    Raises ValueError unless 1 <= k <= samples and 0 <= right <= samples.
-    """
-    if not (1 <= k <= samples and 0 <= right <= samples):
-        raise ValueError(f"pass@{k} of {right} right ones among {samples} is not defined")
-    if samples - right < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / n for n in range(samples - right + 1, samples + 1))

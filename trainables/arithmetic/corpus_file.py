@@ -62,10 +62,7 @@ def read_halves(path: Path, fraction: float, tokenizer: Tokenizer, config: Arith
         RungError: the corpus cannot be read, is empty or too small to be split, has no problems (for mode
             instruction), or characters that the tokenizer does not know.
     """
-    if path.is_dir():
-        parts = [read_texts(path / FILES["train"]), read_texts(path / FILES["validation"])]
-    else:
-        parts = list(_split(read_texts(path), fraction, path))
+    parts = read_parts(path, fraction)
     if config.mode == "instruction" and any(not text.expression for part in parts for text in part):
         raise RungError(
             f"{path} does not say which solution belongs to which problem, which instruction training needs: take a "
@@ -79,6 +76,13 @@ def read_halves(path: Path, fraction: float, tokenizer: Tokenizer, config: Arith
     except RungError as error:
         raise RungError(f"the corpus {path} and the tokenizer do not belong together: {error}") from error
     return {"train": train, "validation": validation}
+
+
+def read_parts(path: Path, fraction: float) -> tuple[list[Text], list[Text]]:
+    """The items of a corpus: what is trained on, and what is held out; arguments and errors as of `read_halves`."""
+    if path.is_dir():
+        return read_texts(path / FILES["train"]), read_texts(path / FILES["validation"])
+    return _split(read_texts(path), fraction, path)
 
 
 def read_texts(path: Path) -> list[Text]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rung.errors import RungError
 from rung.settings import TrainableConfig
 from rung.trainable import Generation, Metric, Workload
-from trainables.arithmetic.answers import METRICS, Answer, Evaluation
+from trainables.arithmetic.answers import METRICS, Evaluation
 from trainables.arithmetic.corpus import solution_of
 from trainables.arithmetic.evaluation_config import ArithmeticEvaluationConfig
 from trainables.arithmetic.generator import Item, items
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainables.arithmetic.batches import SequenceStream
+    from trainables.language.remembered import Remembered
 
 _GLIMPSE, _CHARACTERS_A_TOKEN = 100, 2
 """Items that are looked at to estimate what an evaluation costs, and about how long a token is."""
@@ -78,25 +79,30 @@ class ArithmeticEvaluation(Arithmetic):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every item of the test set is answered; a model that has diverged answers nothing."""
-        if not _is_finite(model):
+        from trainables.language.remembered import is_finite
+
+        if not is_finite(model):
             return dict.fromkeys(self.metrics(self.config), math.nan)
         measured = self.evaluation(model).metrics(self.config.decoding.ks)
         return {f"test/{name}": value for name, value in measured.items()}
 
     def generations(self, model: nn.Module) -> Sequence[Generation]:
         """Every answer."""
-        if not _is_finite(model):
+        from trainables.language.remembered import is_finite
+
+        if not is_finite(model):
             return ()
-        return [_generation(answer) for answer in self.evaluation(model).answers]
+        return [answer.generation for answer in self.evaluation(model).answers]
 
     def evaluation(self, model: nn.Module) -> Evaluation:
         """The answers of a model as it is now; asked twice, they are written once."""
-        state = (id(model), tuple(weight._version for weight in model.parameters()))
-        if self._written is None or self._written[0] != state:
-            self._written = (state, self._answers(model))
-        return self._written[1]
+        return self._written(model)
 
-    _written: tuple[object, Evaluation] | None = None
+    @cached_property
+    def _written(self) -> Remembered[Evaluation]:
+        from trainables.language.remembered import Remembered
+
+        return Remembered(self._answers)
 
     def _answers(self, model: nn.Module) -> Evaluation:
         from trainables.arithmetic.evaluation import evaluate_items
@@ -118,17 +124,3 @@ class _Nothing:
 
     def at(self, position: int, policy: nn.Module) -> None:
         raise RungError("arithmetic_evaluation tests a model and trains none: give its study `budget: {steps: 0}`")
-
-
-def _is_finite(model: nn.Module) -> bool:
-    return all(bool(weight.isfinite().all()) for weight in model.parameters())
-
-
-def _generation(answer: Answer) -> Generation:
-    return Generation(
-        prompt=answer.prompt,
-        response=answer.response,
-        extracted=answer.verification.answer,
-        gold=answer.gold,
-        reward=float(answer.is_right),
-    )

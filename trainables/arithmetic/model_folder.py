@@ -32,6 +32,7 @@ from trainables.arithmetic.tokenizer import Tokenizer
 from trainables.language.tokens import TOKENIZER
 from trainables.models.decoder import Decoder
 from trainables.models.lora import merged_weights
+from trainables.rl.reference import without_reference
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -159,7 +160,7 @@ def find_model(path: Path, device: str = "cpu") -> StoredModel:
     checkpoint = path if is_complete(path) else latest_checkpoint(path)
     if checkpoint is None:
         raise RungError(f"{path} holds no model: no {FILE}, and no checkpoint of a study's run")
-    weights, _ = read_weights(checkpoint, device)
+    weights = without_reference(read_weights(checkpoint, device)[0])
     folder = checkpoint.resolve().parent.parent
     if (folder / FILE).is_file():
         return _beside(checkpoint / TENSORS, weights, folder)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from trainables.arithmetic.corpus import solution_of
 from trainables.arithmetic.corpus_config import Format
 from trainables.arithmetic.evaluation_config import DecodingConfig
+from trainables.arithmetic.expressions import InvalidExpression, OutsideLanguage, parse, render
 from trainables.arithmetic.generator import Item
 from trainables.arithmetic.tokenizer import Tokenizer
-from trainables.arithmetic.trace import prompt, target
+from trainables.arithmetic.trace import prompt, solution_of_canonical, target
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,20 @@ def question(item: Item, tokenizer: Tokenizer, length: int, format: Format, deco
     if decoding.tokens is not None:
         room = min(room, decoding.tokens)
     return Question(item, text, tokens, solution, room)
+
+
+def item_of(text: str) -> Item:
+    """An expression that somebody wrote, as an item, in canonical form if it is valid.
+
+    Raises:
+        OutsideLanguage: it has characters that no expression has.
+    """
+    try:
+        tree = parse(text)
+    except OutsideLanguage:
+        raise
+    except InvalidExpression:  # the right answer is ERROR; what kind of error it is plays no part
+        return Item(text, None, "arbitrary", 0, 0)
+    expression = render(tree)
+    _, _, value = solution_of_canonical(expression).rpartition(" ")
+    return Item(expression, int(value), None, tree.depth, tree.operators)

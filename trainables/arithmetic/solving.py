@@ -20,10 +20,9 @@ from trainables.arithmetic.answers import Answer
 from trainables.arithmetic.corpus_config import Format
 from trainables.arithmetic.evaluation import evaluate_items
 from trainables.arithmetic.evaluation_config import DecodingConfig
-from trainables.arithmetic.expressions import InvalidExpression, OutsideLanguage, parse, render
-from trainables.arithmetic.generator import Item
+from trainables.arithmetic.questions import item_of
 from trainables.arithmetic.tokenizer import Tokenizer
-from trainables.arithmetic.trace import END_THINK, RESULT, THINK, solution_of_canonical
+from trainables.arithmetic.trace import END_THINK, RESULT, THINK, expression_of
 from trainables.models.decoder import Decoder
 
 _LINES = re.compile(r"\s*\n\s*|\s+(?=Step \d+:|Expression now:)")
@@ -41,7 +40,10 @@ def solve(model: Decoder, tokenizer: Tokenizer, format: Format, problem: str) ->
     Raises:
         RungError: it has characters that no expression has, or model and solution have no room for it.
     """
-    item = _item(problem)
+    text = expression_of(problem)
+    if not text:
+        raise RungError("there is no expression: write one, for example 5 + (10 - 3)")
+    item = item_of(text)
     answer = evaluate_items(model, tokenizer, [item], format=format, decoding=DecodingConfig()).answers[0]
     if not answer.solution_fits:
         raise RungError(
@@ -49,22 +51,6 @@ def solve(model: Decoder, tokenizer: Tokenizer, format: Format, problem: str) ->
             "for: ask for something shorter, or train a model with a longer context"
         )
     return shown(answer)
-
-
-def _item(problem: str) -> Item:
-    """The problem as an item, in canonical form if it is valid."""
-    text = problem.strip().removeprefix("Evaluate:").strip()
-    if not text:
-        raise RungError("there is no expression: write one, for example 5 + (10 - 3)")
-    try:
-        tree = parse(text)
-    except OutsideLanguage:
-        raise
-    except InvalidExpression:  # the right answer is ERROR; what kind of error it is plays no part
-        return Item(text, None, "arbitrary", 0, 0)
-    expression = render(tree)
-    _, _, value = solution_of_canonical(expression).rpartition(" ")
-    return Item(expression, int(value), None, tree.depth, tree.operators)
 
 
 def shown(answer: Answer) -> str:

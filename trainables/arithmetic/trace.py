@@ -87,6 +87,11 @@ def prompt(expression: str, format: Format) -> str:
     return f"{problem(expression)}\n" if format == "v2" else f"{problem(expression)} {THINK}"
 
 
+def expression_of(prompt: str) -> str:
+    """The expression that a prompt of either format asks for."""
+    return prompt.strip().removeprefix(problem("").strip()).removesuffix(THINK).strip()
+
+
 def target(solution: str, format: Format) -> str:
     """What a model has to write behind the prompt."""
     return solution if format == "v2" else f"\n{solution}"

@@ -16,7 +16,7 @@ from trainables.arithmetic.config import ArithmeticConfig
 from trainables.arithmetic.preparation import ensure_sequences, ensure_tokenizer
 from trainables.arithmetic.sequences import Sequences, fitting
 from trainables.arithmetic.tokenizer import Tokenizer
-from trainables.arithmetic.trace import verify
+from trainables.arithmetic.trace import expression_of, verify
 from trainables.language.tokens import Split
 
 if TYPE_CHECKING:
@@ -124,10 +124,12 @@ class Arithmetic(Trainable[ArithmeticConfig, "Windows"]):
         return model
 
     def begin_from(self, model: nn.Module, weights: Mapping[str, torch.Tensor], config: Any) -> None:
-        """Takes the weights over; adapters that were trained there are merged into them first."""
+        """Takes the weights over; adapters that were trained there are merged into them first, and the reference policy
+        that a run of `ArithmeticGrpo` carries along is left behind."""
         from trainables.models.lora import load_base, merged_weights
+        from trainables.rl.reference import without_reference
 
-        load_base(model, merged_weights(weights, config.adapter))
+        load_base(model, merged_weights(without_reference(weights), config.adapter))
 
     def batches(self) -> SequenceStream:
         """Items of the training split in random order, pass after pass."""
@@ -180,7 +182,9 @@ class Arithmetic(Trainable[ArithmeticConfig, "Windows"]):
 
     def generations(self, model: nn.Module) -> Sequence[Generation]:
         """Solutions of a few validation items, with what is wrong in them."""
-        if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        from trainables.language.remembered import is_finite
+
+        if not is_finite(model):
             return ()
         fits = self.examination.sequences
         chosen = [fits.of(index) for index in range(min(SHOWN, len(fits)))]
@@ -195,7 +199,7 @@ class Arithmetic(Trainable[ArithmeticConfig, "Windows"]):
     def _generation(self, prompt: list[int], response: list[int], right: list[int]) -> Generation:
         """A row of the table: 1 for a right result, and what is wrong in the steps."""
         asked, text, solution = (self.tokenizer.decode(tokens) for tokens in (prompt, response, right))
-        expression = asked.removeprefix("Evaluate: ").removesuffix("<think>").strip()
+        expression = expression_of(asked)
         found = verify(expression, text)
         gold = verify(expression, solution).answer
         return Generation(asked, text, extracted=found.answer, gold=gold, reward=float(found.is_right))

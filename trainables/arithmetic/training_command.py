@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, TypeVar
 from rung.errors import RungError
 from trainables.arithmetic.model_settings import FILE, ModelSettings
 from trainables.arithmetic.training_folder import CONFIG, new_folder, refuse_other, resumable
-from trainables.arithmetic.training_settings import FoundationalSettings, TrainingSettings
+from trainables.arithmetic.training_settings import CommandSettings, FoundationalSettings, TrainingSettings
 from trainables.language.command_line import set_threads
 from trainables.language.settings_command import add_flags, given, read_settings, settled
 
 if TYPE_CHECKING:
     from rung.training.run import Run
+    from trainables.arithmetic.training_plan import Plan
 
-SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
+SettingsT = TypeVar("SettingsT", bound=CommandSettings)
 
 WRITTEN = ("decoder", "vocab_size", "tokenizer_sha256", "adapter")
 """Fields of a model's description that are no flags."""
+
+
+def _planned(settings: TrainingSettings, model: ModelSettings | None) -> Plan:
+    from trainables.arithmetic.training_plan import plan
+
+    return plan(settings, model)
 
 
 def command(
@@ -34,6 +41,7 @@ def command(
     about: str | None,
     arguments: Sequence[str] | None,
     finish: Callable[[SettingsT, Run, Path], None] | None = None,
+    planned: Callable[[SettingsT, ModelSettings | None], Plan] = _planned,
 ) -> int:
     """A training command; returns its exit status.
 
@@ -43,6 +51,7 @@ def command(
         about: its help.
         arguments: the command line; None: that of the process.
         finish: what is still to be done when the run is at its end, with the run's folder.
+        planned: from settings to what is about to be done.
 
     Raises:
         RungError: something that the user can mend.
@@ -51,10 +60,9 @@ def command(
     folder = None if found.resume_checkpoint is None else resumable(found.resume_checkpoint)
     settings, model, notes = _settings(kind, found, folder)
     set_threads()
-    from trainables.arithmetic.training_plan import plan
     from trainables.arithmetic.training_run import run_plan
 
-    made = plan(settings, model)
+    made = planned(settings, model)
     folder = folder or new_folder(settings.output_dir, kind.kind)
     for note in notes:
         print(note)
@@ -90,7 +98,7 @@ def _settings(
     return settings, there, notes
 
 
-def _parser(kind: type[TrainingSettings], module: str, about: str | None) -> argparse.ArgumentParser:
+def _parser(kind: type[CommandSettings], module: str, about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )

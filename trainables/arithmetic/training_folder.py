@@ -1,13 +1,13 @@
 """The folder that a training command leaves. Imports no torch.
 
 models/foundational_20260101_120000/
-    best_model.safetensors               lowest validation loss so far
+    best_model.safetensors               lowest validation loss so far, or highest reward rate
     final_model.safetensors              at the end
     checkpoint_step_N.safetensors        every `save_every` steps
     model_config.json, tokenizer.json    what the weights are (`model_folder.py`)
     training_config.json                 the settings; `--config` reads them
     metrics.csv                          live: loss, learning rate and gradient norm of each step, and evaluations
-    training_log.json                    an entry for each epoch
+    training_log.json                    an entry for each epoch (`grpo_training_log.json`: each `log_every` steps)
     training_summary.json                what came out
     provenance.json                      of each launch: command, commit, versions, machine, SHA-256 of what was read
     checkpoints/                         what an interrupted run goes on from
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rung.errors import RungError, StorageError
 from rung.provenance import file_hash, launch_record
@@ -28,18 +29,52 @@ from rung.results.files import replace_file
 from trainables.language.metrics_csv import Row
 from trainables.language.settings_command import read_settings
 
-CONFIG, LOG, SUMMARY = "training_config.json", "training_log.json", "training_summary.json"
+CONFIG, SUMMARY = "training_config.json", "training_summary.json"
 METRICS, PROVENANCE, CHECKPOINTS = "metrics.csv", "provenance.json", "checkpoints"
 
-STEP, VALIDATION = "step", "val_loss"
-EVALUATED = {
-    VALIDATION: "validation/loss",
-    "val_token_accuracy": "validation/token_accuracy",
-    "val_trace_accuracy": "validation/trace_accuracy",
-}
-"""Columns of an evaluation, and what the trainable calls them."""
-COLUMNS = (STEP, "wall_seconds", "tokens", "train_loss", "learning_rate", "gradient_norm", *EVALUATED)
-"""Of metrics.csv."""
+STEP = "step"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a command writes down of a run."""
+
+    steps: Mapping[str, str]
+    """Columns of a step, and what the engine calls them; in the log, means over steps."""
+    evaluated: Mapping[str, str]
+    """Columns of an evaluation, and what the trainable calls them. The first one tells which model is the best."""
+    mode: Literal["min", "max"]
+    """Whether less or more of that is better."""
+    log: str
+    """Name of the log's file."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of metrics.csv."""
+        return (STEP, "wall_seconds", "tokens", *self.steps, "learning_rate", *self.evaluated)
+
+    @property
+    def best_by(self) -> str:
+        """The column that tells which model is the best."""
+        return next(iter(self.evaluated))
+
+    def is_better(self, value: float, best: float, by: float = 0.0) -> bool:
+        """Whether a value is better than the best one so far, by a part of that at least."""
+        gain = best - value if self.mode == "min" else value - best
+        return gain > by * abs(best)
+
+
+SOLUTIONS = Measures(
+    steps={"train_loss": "batch/loss", "gradient_norm": "gradient_norm"},
+    evaluated={
+        "val_loss": "validation/loss",
+        "val_token_accuracy": "validation/token_accuracy",
+        "val_trace_accuracy": "validation/trace_accuracy",
+    },
+    mode="min",
+    log="training_log.json",
+)
+"""Of training on solutions."""
 
 CHANGEABLE = frozenset(
     {
@@ -130,36 +165,56 @@ def write_json(path: Path, content: Any) -> None:
     replace_file(path, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
 
 
-def epochs(rows: Sequence[Row], steps_per_epoch: int) -> list[dict[str, Any]]:
-    """The entries of training_log.json: of each epoch, the last one as far as it went.
+def epochs(rows: Sequence[Row], steps_per_epoch: int, measures: Measures = SOLUTIONS) -> list[dict[str, Any]]:
+    """The entries of training_log.json: of each epoch, the last one as far as it went."""
+    return [
+        {"epoch": -(-entry[STEP] // steps_per_epoch), **entry} for entry in entries(rows, steps_per_epoch, measures)
+    ]
 
-    `train_loss` is the mean over the epoch's steps; the other values are those of its last row that has them.
+
+def entries(rows: Sequence[Row], every: int, measures: Measures) -> list[dict[str, Any]]:
+    """What is known of each `every` steps, of the last ones as far as they went.
+
+    What belongs to a step is the mean over the steps; the other values are those of the last row that has them.
     """
-    by_epoch: dict[int, list[Row]] = {}
+    blocks: dict[int, list[Row]] = {}
     for row in rows:
         if step := int(row[STEP] or 0):
-            by_epoch.setdefault(-(-step // steps_per_epoch), []).append(row)
-    entries = []
-    for number, own in by_epoch.items():
-        losses = [loss for row in own if (loss := row.get("train_loss")) is not None]
-        last = {name: next((row[name] for row in reversed(own) if row.get(name) is not None), None) for name in COLUMNS}
-        last |= {STEP: int(own[-1][STEP] or 0), "train_loss": sum(losses) / len(losses) if losses else None}
-        entries.append({"epoch": number, **last})
-    return entries
+            blocks.setdefault(-(-step // every), []).append(row)
+    return [
+        {name: last_of(own, name) for name in measures.columns}
+        | {name: _mean(own, name) for name in measures.steps if name != "gradient_norm"}
+        | {STEP: int(own[-1][STEP] or 0)}
+        for own in blocks.values()
+    ]
 
 
-def best_row(rows: Sequence[Row]) -> Row | None:
-    """The evaluation with the lowest validation loss, the first of equals; None: there is none yet."""
-    evaluated = [row for row in rows if row.get(VALIDATION) is not None and row[STEP]]
-    return min(evaluated, key=lambda row: row[VALIDATION] or 0.0, default=None)
+def last_of(rows: Sequence[Row], name: str) -> float | None:
+    """The value of the last row that has one."""
+    return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
 
 
-def has_stalled(rows: Sequence[Row], patience: int, min_delta: float) -> bool:
-    """Whether the last `patience` evaluations were none that had a validation loss lower than every one before them, by
-    the part `min_delta` of it at least."""
-    best, waited = float("inf"), 0
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+    values = [value for row in rows if (value := row.get(name)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def best_row(rows: Sequence[Row], measures: Measures = SOLUTIONS) -> Row | None:
+    """The evaluation of the best model, the first of equals; None: there is none yet."""
+    best: tuple[float, Row] | None = None
     for row in rows:
-        if (loss := row.get(VALIDATION)) is not None:
-            lower = loss < best * (1 - min_delta)
-            best, waited = (loss, 0) if lower else (best, waited + 1)
+        value = row.get(measures.best_by)
+        if value is not None and row[STEP] and (best is None or measures.is_better(value, best[0])):
+            best = value, row
+    return best and best[1]
+
+
+def has_stalled(rows: Sequence[Row], patience: int, min_delta: float, measures: Measures = SOLUTIONS) -> bool:
+    """Whether the last `patience` evaluations were none that was better than every one before them, by the part
+    `min_delta` of it at least."""
+    best, waited = None, 0
+    for row in rows:
+        if (value := row.get(measures.best_by)) is not None:
+            is_better = best is None or measures.is_better(value, best, min_delta)
+            best, waited = (value, 0) if is_better else (best, waited + 1)
     return waited >= patience

@@ -29,7 +29,7 @@ def run_plan(made: Plan, folder: Path) -> Run:
     try:
         record_launch(folder, made.inputs, torch.get_num_threads())
         write_json(folder / CONFIG, made.settings.model_dump(mode="json"))
-        describe_model(folder, made.trainable.config, made.settings.tokenizer_path)
+        describe_model(folder, made.trainable.config, made.settings.tokens_by)
         run = _run(made, folder)
         _print_heading(made, run, folder)
         recorder = Recorder(made, run, folder)
@@ -46,7 +46,9 @@ def run_plan(made: Plan, folder: Path) -> Run:
 
 def _run(made: Plan, folder: Path) -> Run:
     """The run as its newest checkpoint left it, or at its beginning."""
-    goal = Goal(unit="steps", amount=made.steps, metric="validation/loss", mode="min")
+    measures = made.measures
+    metric = measures.evaluated[measures.best_by]
+    goal = Goal(unit="steps", amount=made.steps, metric=metric, mode=measures.mode)
     run, notes = resume(lambda: Run(made.trainable, folder.name, goal), folder / CHECKPOINTS)
     for note in notes:
         print(note)
@@ -61,11 +63,10 @@ def _run(made: Plan, folder: Path) -> Run:
 
 def _print_heading(made: Plan, run: Run, folder: Path) -> None:
     trainable, settings = made.trainable, made.settings
-    items = len(trainable.sequences("train"))
     print(
         f"{folder}: {run.parameters:,} trainable parameters, vocabulary {trainable.tokenizer.size}, seed "
         f"{settings.seed}, {trainable.device} {trainable.config.precision}\n"
-        f"{items:,} items to train on, {len(trainable.sequences('validation')):,} held out; "
+        f"{made.items:,} items to train on, {made.held_out:,} held out; "
         f"{made.steps_per_epoch:,} steps per epoch, step {run.progress.step:,} of {made.steps:,}",
         flush=True,
     )

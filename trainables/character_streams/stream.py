@@ -31,6 +31,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from rung.errors import RungError
+from trainables.language.find_file import find_file
 
 Lines = Callable[[int], Iterator[str]]
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Iterator[str]])
@@ -228,13 +229,6 @@ def _module(place: str, name: str) -> ModuleType:
             f"stream {name!r} cannot be imported: {error}. Its folder must be on the import path (set PYTHONPATH), or "
             "give the file: path/to/file.py:function"
         ) from error
-
-
-def find_file(path: Path) -> Path | None:
-    """A stream's file: from the working directory or the import path, which for a process of a sweep begins with the
-    working directory of the command that started it."""
-    candidates = (Path(folder or ".") / path for folder in ("", *sys.path))
-    return next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
 
 
 def _module_of_file(path: Path) -> ModuleType:

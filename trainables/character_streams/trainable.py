@@ -22,8 +22,8 @@ from trainables.character_streams.answers import Examination, accuracy, characte
 from trainables.character_streams.config import CharacterStreamsConfig
 from trainables.character_streams.corpus import BINS, corpus, locate, stream_of, vocabulary_size
 from trainables.character_streams.meta import META, PICKLED_META
-from trainables.character_streams.stream import find_file
 from trainables.language.codec import Codec
+from trainables.language.find_file import find_file
 from trainables.language.tokens import Split, Tokens
 from trainables.language.trainable import SPLITS, LanguageTrainable
 
@@ -188,7 +188,9 @@ class CharacterStreams(LanguageTrainable[CharacterStreamsConfig]):
 
     def generations(self, model: nn.Module) -> Sequence[Generation]:
         """Some of the answers; of a text, some text."""
-        if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        from trainables.language.remembered import is_finite
+
+        if not is_finite(model):
             return ()
         if self.examination is not None:
             return shown(self.examination.answers(partial(self._written, model)), self.config.shown)

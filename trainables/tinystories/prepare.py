@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rung.errors import RungError
 from trainables.language.bpe import END_OF_TEXT
+from trainables.language.command_line import folder_name
 from trainables.language.documents import cut, hold_out
 from trainables.language.download import download, unpack
 from trainables.language.preparation import Text, prepare
@@ -129,7 +130,9 @@ def _kind(
     vocabulary: int,
 ) -> argparse.ArgumentParser:
     kind = kinds.add_parser(name, help=what, description=what, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    kind.add_argument("--out", type=_name, default=out, required=out is None, metavar="NAME", help="folder of the data")
+    kind.add_argument(
+        "--out", type=folder_name, default=out, required=out is None, metavar="NAME", help="folder of the data"
+    )
     kind.add_argument("--vocabulary", type=int, default=vocabulary, help="tokens to learn")
     kind.add_argument(
         "--tokenizer", type=Path, metavar="PATH", help="one that was learnt before: its file, or a folder of tokens"
@@ -142,12 +145,6 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)
-
-
-def _name(text: str) -> str:
-    if Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder: RUNG_DATA says where it lies")
-    return text
 
 
 def _separator(text: str) -> str:
