@@ -2,7 +2,8 @@
 
 A Qwen3 of 4.8 million parameters with random weights and a vocabulary of 290. Responses come to their end by chance:
 with four end tokens their length is geometric with a mean of 72, and 95 % are below 216; that is the shape of the
-answers of arithmetic of depth 4 (mean 166, 95 % below 470) at half their length. The reward asks for an even first token.
+answers of arithmetic of depth 4 (mean 166, 95 % below 470) at half their length. The reward asks for an even first
+token.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 One step of a policy gradient on 4 responses of 64 tokens to prompts of 64, each mode in a process of its own, after a
 step on one short response that loads libraries and makes gradients and the state of AdamW; the gradients are added to.
-Measured are the resident memory at its highest during the step less that before it (VmHWM of /proc/self/status, so Linux
-only), and the step's CPU seconds on one thread. Estimated are activations and logits.
+Measured are the resident memory at its highest during the step less that before it (VmHWM of /proc/self/status, so
+Linux only), and the step's CPU seconds on one thread. Estimated are activations and logits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ MODES: dict[str, dict[str, Any]] = {
     "LoRA, nf4": {"quantization": "nf4"},
     "LoRA, nf4, gradient checkpointing": {"quantization": "nf4", "gradient_checkpointing": True},
     "LoRA, fp32": {"dtype": "fp32"},
-    "all weights, fp32": {"adapter": None},
 }
 
 

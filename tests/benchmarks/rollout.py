@@ -4,9 +4,10 @@
     python -m tests.benchmarks.rollout --responses 32 --precisions bf16
 
 The model and the lengths of responses are those of `plain_grpo.py`. `generate` samples as TRL has it do. `a model's own
-forward` is rung's loop (one pass over a prompt for its group, rows that have ended leave, a cache that is not copied for
-every token) around transformers' forward pass; `snapshot` is what rung does on a CPU: the same with the forward pass of
-`snapshot_reader.py`. CPU seconds of the process, one thread, log-probabilities included for rung; ratios within a turn.
+forward` is rung's loop (one pass over a prompt for its group, rows that have ended leave, a cache that is not copied
+for every token) around transformers' forward pass; `snapshot` is what rung does on a CPU: the same with the forward
+pass of `snapshot_reader.py`. CPU seconds of the process, one thread, log-probabilities included for rung; ratios are
+taken within a turn.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_everything_that_is_wrong_comes_in_one_message(file: Path) -> None:
         'basic.py:3: batch_size: expected a whole number, got "many"',
         "basic.py:4: n_head: 5 heads do not divide n_embd 768",
         "basic.py:5: backend: this command trains in one process; several workers are resources.workers of a study",
-        "--wandb_log=True: Weights & Biases is not connected yet",
+        "--wandb_log=True: these commands write no W&B run",
         "--lr=3: unknown key (did you mean 'learning_rate'?)",
         "--max_iters: write --max_iters=value",
         "--dropout=1.5: must be below 1",

@@ -44,5 +44,5 @@ def sync_study(directory: Path) -> str:
     finally:
         lock.release()
     if not mirror.sent_now:
-        return f"W&B: nothing new, all {mirror.runs} runs are there"
+        return f"W&B: nothing new, {mirror.runs} runs are there"
     return what_was_sent(mirror)

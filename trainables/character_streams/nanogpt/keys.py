@@ -33,7 +33,7 @@ class Keys(StrictModel):
     """`scratch` (whatever run is in out_dir is begun anew), `resume`, or GPT-2's weights: `gpt2`, `gpt2-medium`,
     `gpt2-large` and `gpt2-xl` below `<data root>/models`, or a folder of your own."""
     wandb_log: bool = False
-    """Weights & Biases; not connected yet."""
+    """Weights & Biases; refused, studies have it (`tracking`)."""
     wandb_project: str | None = "owt"
     """Without effect while wandb_log is False, as in nanoGPT."""
     wandb_run_name: str | None = "gpt2"
@@ -125,7 +125,10 @@ def refusals(keys: Keys) -> list[str]:
     """The keys, and variables of torchrun, that ask for something which is not there."""
     found = []
     if keys.wandb_log:
-        found.append("wandb_log: Weights & Biases is not connected yet; metrics.csv in out_dir has every number")
+        found.append(
+            "wandb_log: these commands write no W&B run; metrics.csv in out_dir has every number, and a study file has "
+            "`tracking`"
+        )
     if "backend" in keys.model_fields_set:
         found.append("backend: this command trains in one process; several workers are resources.workers of a study")
     if int(os.environ.get("RANK", -1)) != -1:
