@@ -287,7 +287,7 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         """
 
     def kept(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
-        """What a checkpoint holds of a model, by names of its state dict: all that `self.model` would not make again."""
+        """What a checkpoint holds of a model, by names of its state dict: what `self.model` would not make again."""
         return weights_of(model)
 
     def begin_from(self, model: nn.Module, weights: Mapping[str, torch.Tensor], config: Any) -> None:

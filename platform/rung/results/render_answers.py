@@ -13,7 +13,7 @@ from rung.results.comparison import Comparison
 from rung.results.conclusions import p_text
 from rung.results.export import interval_text
 from rung.results.pairing import Side
-from rung.results.render import render_records, render_rows
+from rung.results.render import render_records
 
 _Read = dict[Path, Mapping[str, ConfigurationAnswers]]
 """The answers of a study's configurations, by its directory and their ids."""
@@ -27,7 +27,7 @@ def render_answers(family: Family, width: int) -> list[RenderableType]:
         return []
     changes = judged([change for _, change in found], family.comparisons[0].tests)
     if len(family.comparisons) == 1:
-        return _in_detail(changes[0])
+        return _in_detail(changes[0], width)
     rows = [_row(comparison, change) for (comparison, _), change in zip(found, changes, strict=True)]
     return [Text("\nAnswers to the same questions, the first answer to each"), Text(), render_records(rows, width)]
 
@@ -51,7 +51,7 @@ def _answers(side: Side, read: _Read) -> ConfigurationAnswers | None:
     return read[directory].get(side.config_id)
 
 
-def _in_detail(change: Change) -> list[RenderableType]:
+def _in_detail(change: Change, width: int) -> list[RenderableType]:
     found = change.found
     rows = [_run_row(run, p) for run, p in zip(found.runs, change.p_adjusted, strict=True)]
     sentences = [
@@ -68,7 +68,7 @@ def _in_detail(change: Change) -> list[RenderableType]:
         ]
     return [
         Text(f"\nanswers to the same questions, the first answer to each, phase {found.phase}\n"),
-        render_rows(rows),
+        render_records(rows, width),
         *([Text("left out: " + ", ".join(found.left_out), style="yellow")] if found.left_out else []),
         Text(),
         *(Text(sentence, style="bold") for sentence in sentences),
