@@ -63,7 +63,8 @@ class RunCost:
     """One run of one configuration up to a level."""
 
     steps: int
-    evaluations: int
+    rows: int
+    """Of the table `metrics`."""
     flops: float
     seconds: float
     """On one core."""
@@ -86,7 +87,7 @@ def estimate(plan: Plan) -> Cost:
     def expected(what: str) -> float:
         return mean * (_climbed(plan, by_level, what) + fresh * _total(by_level[-1], what))
 
-    seconds, rows = expected("seconds"), expected("evaluations")
+    seconds, rows = expected("seconds"), expected("rows")
     concurrent = _concurrent(plan)
     longest = seeds * max((cost.seconds for cost in by_level[-1]), default=0.0)
     runs_bytes = [
@@ -121,6 +122,18 @@ def evaluations(config: EvaluationConfig, steps: int) -> int:
     first = min(config.first, steps)
     due = first + 1 + steps // config.every - first // config.every
     return due if config.is_due(steps) else due + 1
+
+
+def rows(config: EvaluationConfig, steps: int) -> int:
+    """Rows that a run of so many steps leaves: its evaluations, and what is logged between them."""
+    log_every, logged = config.log_every, 0
+    if log_every is not None:
+        both = math.lcm(log_every, config.every)
+        first = min(config.first, steps)
+        logged = steps // log_every - first // log_every - (steps // both - first // both)
+        is_last_logged = steps % log_every == 0 and not config.is_due(steps)  # the end is evaluated
+        logged -= is_last_logged
+    return evaluations(config, steps) + logged
 
 
 def checkpoint_bytes(config: TrainableConfig) -> int:
@@ -178,11 +191,13 @@ def _run_cost(example: PlannedConfiguration, workload: Workload, unit: Unit, lev
     if unit == "wall_clock":
         # How many steps fit is not known; at the assumed speed:
         step = ASSUMED_OVERHEAD + workload.flops_per_step / ASSUMED_RATE
-        return RunCost(0, evaluations(example.config.evaluation, int(level / step)), 0.0, float(level))
+        return RunCost(0, rows(example.config.evaluation, int(level / step)), 0.0, float(level))
     steps = steps_at(unit, level, workload)
     count = evaluations(example.config.evaluation, steps)
     flops = steps * workload.flops_per_step + count * workload.evaluation_flops
-    return RunCost(steps, count, flops, (steps + count) * ASSUMED_OVERHEAD + flops / ASSUMED_RATE)
+    return RunCost(
+        steps, rows(example.config.evaluation, steps), flops, (steps + count) * ASSUMED_OVERHEAD + flops / ASSUMED_RATE
+    )
 
 
 def _climbed(plan: Plan, by_level: Sequence[Sequence[RunCost]], what: str) -> float:

@@ -86,7 +86,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, O
     rung = without_key(tmp_path_factory.mktemp("offline"))
     directory = write_synthetic_study(rung.directory / "results")
     assert "12 runs written to results/synthetic/wandb, offline" in rung("wandb", "sync", "synthetic")
-    assert "nothing new, 12 runs are there" in rung("wandb", "sync", "synthetic")
+    assert "nothing new; 12 runs are in files, and nothing was sent" in rung("wandb", "sync", "synthetic")
     return directory, read_offline(directory / "wandb")
 
 

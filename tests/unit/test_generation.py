@@ -256,3 +256,10 @@ def test_uniform_numbers_are_a_function_of_seed_row_and_place() -> None:
     assert torch.equal(uniform_numbers(7, [3, 12], 5), many[[3, 12], :5])
     assert not torch.equal(uniform_numbers(8, [3], 50)[0], many[3])
     assert many.unique().numel() == many.numel()
+
+
+def test_logits_that_are_no_numbers_still_choose_a_token() -> None:
+    """One outside the vocabulary would break what reads it; the loss then says that the model has diverged."""
+    logits_BV = torch.full((2, 5), math.nan)
+    chosen_B = Sampler(temperature=1.0).choose(logits_BV, torch.tensor([0.0, 0.999]))
+    assert chosen_B.max() < 5

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from rung.configuration import expansion_of
-from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, checkpoint_bytes, evaluations, run_seconds, steps_at
+from rung.cost import ASSUMED_OVERHEAD, ASSUMED_RATE, checkpoint_bytes, evaluations, rows, run_seconds, steps_at
 from rung.errors import StudyError
 from rung.plan import Plan, make_plan
 from rung.plan_view import duration, quantity, render
@@ -182,6 +182,10 @@ def test_evaluations_are_counted_as_the_loop_makes_them(first: int, every: int, 
     config = EvaluationConfig(first=first, every=every)
     made = sum(config.is_due(step) or step == steps for step in range(steps + 1))
     assert evaluations(config, steps) == made
+    for log_every in (1, 4, 7):
+        logging = EvaluationConfig(first=first, every=every, log_every=log_every)
+        between = sum(logging.is_logged(step) for step in range(1, steps))
+        assert rows(logging, steps) == made + between
 
 
 def test_steps_of_a_budget() -> None:

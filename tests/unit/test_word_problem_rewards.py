@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -266,3 +267,29 @@ def test_sets_and_weights_are_swept() -> None:
     assert columns["config.rewards.correctness"] == 0.5
     assert columns["config.rewards.own.brevity.weight"] == -0.5
     assert "my_rewards:brevity" in columns["config.rewards.own"]
+
+
+def test_a_model_that_repeats_a_tag_costs_no_time() -> None:
+    """Regular expressions took seconds for this, cubic in its length."""
+    response = "<think></think>" * 20_000
+    before = time.process_time()
+    for name in ("hard_format", "strict_format", "exact_format", "near_answer"):
+        REWARDS[name](["?"], [response], ["5"])
+    assert not read_response(response, "5").is_formatted
+    assert time.process_time() - before < 10
+
+
+@pytest.mark.parametrize(
+    ("response", "points"),
+    [
+        ("<think>a</think><answer>5</answer>", 5.0),
+        (" <think>a</think> then <answer>5.0</answer>\n", 3.5),
+        ("<think></think></think><answer>5</answer>", 5.0),
+        ("<think></think><answer>5</answer>", -2.0),
+        ("<think>a</think><answer></answer>", -2.0),
+        ("<think>a</think><answer>5</answer> done", -2.0),
+        ("<think>a</think><answer>five?</answer>", -4.5),
+    ],
+)
+def test_an_answer_counts_where_the_response_is_two_blocks_from_end_to_end(response: str, points: float) -> None:
+    assert REWARDS["near_answer"](["?"], [response], ["5"]) == [points]

@@ -43,7 +43,7 @@ def download(url: str, path: Path, say: Callable[[str], None] = print) -> Path:
         have = part.stat().st_size if part.exists() else 0
         raise RungError(
             f"cannot download {url}: {reason}. The same command goes on where it stopped ({have:,} bytes are here); "
-            "without network, fetch the file elsewhere and prepare it as a local text file"
+            "without network, fetch the file elsewhere and give the same command the local file (--help)"
         ) from error
     if expected is not None and part.stat().st_size != expected:
         raise RungError(f"{url} broke off after {part.stat().st_size:,} of {expected:,} bytes: run the command again")

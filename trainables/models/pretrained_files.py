@@ -166,7 +166,7 @@ def _lacks(config: PretrainedConfig, folder: PretrainedFolder) -> str | None:
 def _lacks_package(config: PretrainedConfig) -> str | None:
     """Which package is not installed."""
     if config.quantization == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
-        return "quantization nf4 needs bitsandbytes: `pip install 'rung[qlora]'`, or quantization none"
+        return "quantization nf4 needs bitsandbytes: `pip install -e '.[qlora]'`, or quantization none"
     if config.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         return "attention flash_attention_2 needs the package flash-attn: install it, or use attention sdpa"
     return None

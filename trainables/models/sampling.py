@@ -53,9 +53,11 @@ class Sampler:
             return logits_BV.argmax(dim=-1)
         below_BV = logits_BV - logits_BV.amax(dim=-1, keepdim=True)  # so that no temperature is too low to divide by
         logits_BV = self._likeliest(below_BV / self.temperature)
-        # The last sum is 1 within rounding only. In fp64 the product stays below it, so a token is always found.
+        # The last sum is 1 within rounding only. In fp64 the product stays below it, so a token is always found, but
+        # for logits that are NaN: any token will do there.
         cumulative_BV = logits_BV.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-        return torch.searchsorted(cumulative_BV, uniform_B[:, None] * cumulative_BV[:, -1:], right=True)[:, 0]
+        found_B1 = torch.searchsorted(cumulative_BV, uniform_B[:, None] * cumulative_BV[:, -1:], right=True)
+        return found_B1[:, 0].clamp(max=logits_BV.shape[-1] - 1)
 
     def log_probabilities(self, logits_BV: torch.Tensor, chosen_B: torch.Tensor) -> torch.Tensor:
         """Log-probabilities (B,) fp32 of tokens, before top-k, top-p and `forbidden` take any away.

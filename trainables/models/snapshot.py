@@ -106,7 +106,9 @@ class Snapshot(NamedTuple):
 def product_type(model: nn.Module) -> torch.dtype | None:
     """The type that products of a model on a CPU are computed in around this call; None: not one for a snapshot."""
     parameters = list(model.parameters())
-    if parameters[0].device.type != "cpu" or sum(map(torch.Tensor.numel, parameters)) > MOST_PARAMETERS:
+    # Two numbers of 4 bits are one byte.
+    count = sum(each.numel() * (2 if each.dtype == torch.uint8 else 1) for each in parameters)
+    if parameters[0].device.type != "cpu" or count > MOST_PARAMETERS:
         return None
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else parameters[0].dtype

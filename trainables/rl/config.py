@@ -4,8 +4,9 @@ Methods by name, as settings of `ObjectiveConfig`; what is not named is as in th
 
     GRPO (Shao et al. 2024, arXiv 2402.03300)       aggregation: sequence, kl: k3
     Dr. GRPO (Liu et al. 2025, arXiv 2503.20783)    scale: none, aggregation: constant
-    DAPO (Yu et al. 2025, arXiv 2503.14476)         aggregation: token, clip_high: 0.28, flat_groups: skip
-    GSPO (Zheng et al. 2025, arXiv 2507.18071)      ratio: sequence, clip_low: 3e-4, clip_high: 4e-4
+    DAPO (Yu et al. 2025, arXiv 2503.14476)         clip_high: 0.28, flat_groups: skip, truncated: mask
+    GSPO (Zheng et al. 2025, arXiv 2507.18071)      ratio: sequence, aggregation: sequence, clip_low: 3e-4,
+                                                    clip_high: 4e-4, with several steps for each rollout
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ class ObjectiveConfig(StrictModel):
     mean over all tokens. `constant`: sum over all tokens, divided by responses times `rollout.tokens`. `sum`: sum over
     the tokens of each response, then mean over responses."""
     kl: Kl = "none"
-    """How the distance from the reference policy, the one that training began with, is measured at each token. `k3`:
-    the estimate exp(d) - d - 1 with d = log p_reference - log p of the token (Schulman 2020,
-    joschu.net/blog/kl-approx.html). `k3_weighted`: the same times the ratio of the token, so that its gradient, too, is
-    right on average (DeepSeek-V3.2, arXiv 2512.02556). `full`: the sum over the vocabulary."""
+    """How the distance from the reference policy is measured at each token. That is the one that training began with,
+    or a model without its adapters. `k3`: the estimate exp(d) - d - 1 with d = log p_reference - log p of the token
+    (Schulman 2020, joschu.net/blog/kl-approx.html). `k3_weighted`: the same times the ratio of the token, so that its
+    gradient, too, is right on average (DeepSeek-V3.2, arXiv 2512.02556). `full`: the sum over the vocabulary."""
     kl_coefficient: float = Field(default=0.05, ge=0)
     """What that distance is multiplied by (beta)."""
     flat_groups: Literal["keep", "skip"] = "keep"

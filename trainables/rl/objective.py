@@ -38,7 +38,7 @@ def group_relative_loss(
     logits_BTV = policy.logits(model, batch.inputs_BS, batch.first)
     log_BT, entropy_BT = log_probability_and_entropy(logits_BTV, batch.targets_BT, temperature)
     # What is padding counts nothing, but infinity times nothing would be something.
-    log_BT = log_BT.where(is_response_BT, 0.0)
+    log_BT, written_BT = log_BT.where(is_response_BT, 0.0), written_BT.where(is_response_BT, 0.0)
     old_BT = log_BT.detach() if batch.is_on_policy else written_BT
     terms_BT, is_clipped_BT = policy_terms(log_BT, old_BT, batch.advantages_B, is_response_BT, objective)
     shares_BT = is_response_BT * batch.shares_B[:, None]
@@ -57,7 +57,8 @@ def group_relative_loss(
         terms_BT = terms_BT + objective.kl_coefficient * divergence_BT
         metrics["kl"] = (divergence_BT.detach() * shares_BT).sum()
     value = (terms_BT * weights_BT).sum()
-    return Loss(value, tokens=batch.tokens, metrics={**batch.figures, **metrics})
+    # The engine reports a loss only where it logs, and trackers want it in every row.
+    return Loss(value, tokens=batch.tokens, metrics={**batch.figures, **metrics, "loss": value.detach()})
 
 
 def policy_terms(

@@ -151,14 +151,15 @@ class RewardsConfig(StrictModel):
         return {name: weight for name, weight in found.items() if weight}
 
     def functions(self) -> list[Reward]:
-        """The rewards that count.
+        """The rewards that are computed: those that count, and your own with a weight of 0, to compare with.
 
         Raises:
             RungError: one of your own cannot be found.
         """
+        weights = {name: own.weight for name, own in self.own.items()} | self.weights
         return [
             Reward(name, self.built_in.get(name) or find_reward(self.own[name].function), weight)
-            for name, weight in self.weights.items()
+            for name, weight in weights.items()
         ]
 
 

@@ -27,9 +27,24 @@ from trainables.word_problems.extraction import (
 )
 from trainables.word_problems.normaliser import is_same, number_in
 
-_ONE_BELOW_THE_OTHER = re.compile(f"{THINK}\n.*?\n{END_THINK}\n{ANSWER}\n.*?\n{END_ANSWER}\n", re.DOTALL)
 _AT_THE_BEGINNING = re.compile(rf"{THINK}.*?{END_THINK}\s*{ANSWER}.*?{END_ANSWER}", re.DOTALL)
-_FROM_END_TO_END = re.compile(rf"\s*{THINK}.+?{END_THINK}.*?{ANSWER}(?P<answer>.+?){END_ANSWER}\s*", re.DOTALL)
+
+
+def _is_one_below_the_other(response: str) -> bool:
+    """Whether a response is a think block and an answer block, every tag in a line of its own, and nothing else."""
+    begin, middle, end = f"{THINK}\n", f"\n{END_THINK}\n{ANSWER}\n", f"\n{END_ANSWER}\n"
+    return response.startswith(begin) and response.endswith(end) and middle in response[len(begin) : -len(end)]
+
+
+def _answer_of_whole(response: str) -> str | None:
+    """The answer of a response that is a think block and an answer block from end to end, neither of them empty."""
+    text = response.strip()
+    if not (text.startswith(THINK) and text.endswith(END_ANSWER)):
+        return None
+    body = text[len(THINK) : -len(END_ANSWER)]
+    thought = body.find(END_THINK, 1)
+    place = body.find(ANSWER, thought + len(END_THINK)) if thought >= 0 else -1
+    return (body[place + len(ANSWER) :] or None) if place >= 0 else None
 
 
 def _correctness(response: str, gold: str) -> float:
@@ -51,7 +66,7 @@ def _mark(response: str, gold: str) -> float:
 
 
 def _strict_format(response: str, gold: str) -> float:
-    return 0.5 if _ONE_BELOW_THE_OTHER.fullmatch(response) else 0.0
+    return 0.5 if _is_one_below_the_other(response) else 0.0
 
 
 def _mark_once(response: str, gold: str) -> float:
@@ -72,7 +87,7 @@ def _xml_count(response: str, gold: str) -> float:
 
 
 def _exact_format(response: str, gold: str) -> float:
-    return 3.0 if _FROM_END_TO_END.fullmatch(response) else 0.0
+    return 3.0 if _answer_of_whole(response) is not None else 0.0
 
 
 def _near_format(response: str, gold: str) -> float:
@@ -80,14 +95,14 @@ def _near_format(response: str, gold: str) -> float:
 
 
 def _near_answer(response: str, gold: str) -> float:
-    found = _FROM_END_TO_END.fullmatch(response)
-    if found is None:
+    answer = _answer_of_whole(response)
+    if answer is None:
         return -2.0
-    if found["answer"] == gold:
+    if answer == gold:
         return 5.0
-    if is_same(found["answer"], gold):
+    if is_same(answer, gold):
         return 3.5
-    stated, right = number_in(found["answer"]), number_in(gold)
+    stated, right = number_in(answer), number_in(gold)
     if stated is None or right is None:
         return -4.5
     off = abs(stated - right) * 10

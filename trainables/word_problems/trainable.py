@@ -60,9 +60,9 @@ class WordProblems(GroupRelative[WordProblemsConfig]):
     @classmethod
     def missing(cls, config: WordProblemsConfig) -> str | None:
         """The model or a package, the questions, a reward function, the system prompt."""
-        lacking = pretrained_files.missing(config.model) or config.data.missing()
-        if lacking is not None:
-            return lacking
+        lacking = [text for text in (pretrained_files.missing(config.model), config.data.missing()) if text]
+        if lacking:
+            return "; ".join(lacking)
         try:
             config.rewards.functions()
             config.prompt.text()
@@ -87,7 +87,8 @@ class WordProblems(GroupRelative[WordProblemsConfig]):
     @classmethod
     def tracked_as(cls, config: WordProblemsConfig) -> Mapping[str, str]:
         """The names of the system that this family grew out of."""
-        rewards = {f"batch/rewards/{name}": f"rewards/{name}" for name in ("mean", "std", "min", "max")}
+        reported = ("mean", "std", "min", "max", *config.rewards.own, *config.rewards.weights)
+        rewards = {f"batch/rewards/{name}": f"rewards/{name}" for name in reported}
         epoch = {f"batch/epoch/{name}": f"epoch/{name}" for name in ("accumulated_reward", "mean_reward")}
         test = {name: f"eval/{name.removeprefix('test/')}" for name in cls.metrics(config)}
         return {"batch/loss": "grpo_loss", **rewards, **epoch, **test}

@@ -29,6 +29,8 @@ MOST_OF_A_TEXT = 4_000
 """Letters of one text; the middle of a longer one is left out."""
 MOST_MORE = 4
 """Further answers to one question on either side."""
+_LONGEST_ANSWER = 80
+"""Letters of an answer in a heading."""
 _FEWEST_ALIKE = 20
 """Letters that both answers must begin with before that beginning is set in grey."""
 
@@ -91,8 +93,11 @@ class Asked:
     @property
     def letters(self) -> int:
         """How much room it takes."""
-        texts = (len(each.alike) + len(each.rest) + sum(len(text) for text, _ in each.more) for each in self.given)
-        return len(self.prompt) + sum(texts)
+        texts = (
+            len(each.alike) + len(each.rest) + len(each.extracted or "") + sum(len(text) for text, _ in each.more)
+            for each in self.given
+        )
+        return len(self.prompt) + len(self.gold) + sum(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,7 @@ def _asked(number: int, sides: Sequence[Sequence[Mapping[str, Any]]]) -> Asked:
             rest="" if same else text[alike:],
             is_same=same,
             is_right=rows[0]["is_right"],
-            extracted=rows[0]["extracted"],
+            extracted=_short(rows[0]["extracted"]),
             answers=rows[0]["answers"],
             right=int(rows[0]["right"]),
             more=[(_cut(row["response"]), row["is_right"]) for row in rows[1:]],
@@ -198,7 +203,12 @@ def _asked(number: int, sides: Sequence[Sequence[Mapping[str, Any]]]) -> Asked:
     ]
     kind, title = _KINDS[tuple(each.is_right for each in given)]
     first = sides[0][0]
-    return Asked(number, kind, title, _cut(first["prompt"]).strip("\n"), first["gold"], given)
+    return Asked(number, kind, title, _cut(first["prompt"]).strip("\n"), _short(first["gold"]) or "", given)
+
+
+def _short(answer: str | None) -> str | None:
+    """What fits into a heading: of a model that knows no tags, the whole response may count as its answer."""
+    return answer if answer is None or len(answer) <= _LONGEST_ANSWER else f"{answer[:_LONGEST_ANSWER]} …"
 
 
 def _common_beginning(texts: Sequence[str]) -> int:

@@ -51,7 +51,8 @@ class Destination:
     @property
     def name(self) -> str:
         """Tells destinations apart."""
-        place = self.server if self.is_online else str(self.folder)
+        parts = urlsplit(self.server)  # without a password that may be in it
+        place = f"{parts.scheme}://{parts.hostname}:{parts.port or ''}{parts.path}" if self.is_online else self.folder
         return f"{place} {self.entity or ''}/{self.project}"
 
 

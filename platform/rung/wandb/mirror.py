@@ -112,7 +112,9 @@ class Mirror:
             told = describe(self.study, self._birth, self._stage, self._choice, configuration, run)
             shown = [text for text in texts.get(run["run_id"], []) if text["index"] < self._choice.samples]
             exit_code = EXIT_CODES.get(run["status"], INTERRUPTED) if is_over else None
-            self._send_run(Update(told, run, mine, shown, names, exit_code))
+            # A row may still be replaced by the evaluation of the same step, and W&B takes no step twice.
+            settled = mine if is_over else mine[:-1]
+            self._send_run(Update(told, run, settled, shown, names, exit_code))
 
     def _send_run(self, update: Update) -> None:
         if self._sender is None:

@@ -44,5 +44,9 @@ def sync_study(directory: Path) -> str:
     finally:
         lock.release()
     if not mirror.sent_now:
-        return f"W&B: nothing new, {mirror.runs} runs are there"
+        if mirror.destination.is_online:
+            return f"W&B: nothing new, all {mirror.runs} runs are there"
+        return (
+            f"W&B: nothing new; {mirror.runs} runs are in files, and nothing was sent: there is no key (`wandb login`)"
+        )
     return what_was_sent(mirror)
