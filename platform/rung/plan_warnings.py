@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rung.cost import steps_at
 from rung.trainable import find_trainable
+from rung.yaml_file import dotted, leaves
 
 if TYPE_CHECKING:
     from rung.plan import Plan
@@ -25,8 +26,26 @@ def warnings_of(plan: Plan) -> tuple[str, ...]:
     if len(plan.rungs) == 1:
         idle = plan.study.scheduler.name == "fifo" and plan.study.scheduler.confidence is not None
         pointless = ("fifo compares nobody: scheduler.confidence does nothing",) if idle else ()
-        return (*plan.missing, *pointless, *_confirmation(plan))
-    return (*plan.missing, *_plateau(plan), *_nobody_stops(plan), *_confidence(plan), *_confirmation(plan))
+        return (*plan.missing, *_idle(plan), *pointless, *_confirmation(plan))
+    return (
+        *plan.missing,
+        *_idle(plan),
+        *_plateau(plan),
+        *_nobody_stops(plan),
+        *_confidence(plan),
+        *_confirmation(plan),
+    )
+
+
+def _idle(plan: Plan) -> Iterator[str]:
+    """Settings that are given and change nothing."""
+    kind, study = find_trainable(plan.study.trainable), plan.study
+    reasons = [kind.idle(example.config) for example in plan.examples]
+    given = {dimension.path: "swept" for dimension in study.dimensions}
+    given = {dotted(path): "given" for path, _ in leaves(study.base)} | given
+    for path, how in given.items():
+        if reasons and all(path in each for each in reasons):
+            yield f"{path} is {how} and changes nothing: {reasons[0][path]}"
 
 
 def _plateau(plan: Plan) -> Iterator[str]:

@@ -260,6 +260,12 @@ class Trainable(ABC, Generic[ConfigT, BatchT]):
         return {}
 
     @classmethod
+    def idle(cls, config: ConfigT) -> Mapping[str, str]:
+        """Settings that change nothing in this configuration because of another one: dotted paths, and why, as half a
+        sentence. `rung plan` warns of those that a study gives or sweeps."""
+        return {}
+
+    @classmethod
     def tracked_as(cls, config: ConfigT) -> Mapping[str, str]:
         """Other names that metrics have in experiment trackers, where users of a kind of training expect them: ours to
         theirs, as in `{"batch/loss": "grpo_loss"}`."""

@@ -188,3 +188,27 @@ def test_more_weight_decay_more_data_and_a_higher_rate_shorten_it_but_not_beyond
         assert shorter is not None
         assert shorter < reference
     assert arithmetic(weight_decay=3.0) == reference
+
+
+def test_settings_that_change_nothing_are_named() -> None:
+    def warned(objective: dict[str, Any], space: dict[str, Any], **rollout: Any) -> tuple[str, ...]:
+        study = {
+            "study": "answers",
+            "trainable": "trainables.arithmetic:ArithmeticGrpo",
+            "base": {"objective": objective, "rollout": rollout},
+            "space": space,
+            "seeds": 1,
+            "budget": {"steps": 10},
+            "metric": {"name": "validation/reward_rate", "mode": "max"},
+            "scheduler": {"name": "fifo"},
+        }
+        warnings = make_plan(Study.model_validate(study)).warnings
+        return tuple(text for text in warnings if "changes nothing" in text)
+
+    swept = {"objective.kl_coefficient": [0.01, 0.1]}
+    assert warned({}, swept) == ("objective.kl_coefficient is swept and changes nothing: objective.kl is none",)
+    assert warned({}, swept | {"objective.kl": ["none", "k3"]}) == ()
+    (given,) = warned({"clip_high": 0.28}, {})
+    assert given.startswith("objective.clip_high is given and changes nothing: with one step for each rollout")
+    assert warned({"clip_high": 0.28}, {}, passes=2) == ()
+    assert len(warned({"clip_high": 0.28, "ratio": "none"}, {}, passes=2)) == 1

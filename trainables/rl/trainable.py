@@ -61,6 +61,20 @@ class GroupRelative(Trainable[GroupRelativeConfigT, "RolloutBatch"]):
         return "each run writes its own rollouts"
 
     @classmethod
+    def idle(cls, config: GroupRelativeConfigT) -> Mapping[str, str]:
+        """Coefficients and bounds of what the objective does not have."""
+        rollout, objective = config.rollout, config.objective
+        found = {}
+        if objective.kl == "none":
+            found["objective.kl_coefficient"] = "objective.kl is none"
+        bounds = ("objective.clip_low", "objective.clip_high")
+        if objective.ratio == "none":
+            found |= dict.fromkeys(bounds, "objective.ratio is none")
+        elif rollout.steps == 1:
+            found |= dict.fromkeys(bounds, "with one step for each rollout (passes x minibatches) every ratio is 1")
+        return found
+
+    @classmethod
     def splitting_obstacle(cls, config: GroupRelativeConfigT, parts: int) -> str | None:
         """None: parts that a small rollout has no responses for count nothing."""
         return None
