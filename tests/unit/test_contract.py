@@ -128,7 +128,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **{name: value for name, value in SMALL_EXPRESSIONS.items() if name != "batch_size"},
             "rewards": LETTERS,
-            "rollout": {"prompts": 3, "group": 4, "tokens": 8, "passes": 2, "minibatches": 2},
+            "rollout": {"prompts": 2, "group": 3, "tokens": 6, "passes": 2, "minibatches": 2},
             "objective": {"kl": "k3", "aggregation": "sequence"},
         },
     ),
@@ -138,7 +138,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
             **{name: value for name, value in SMALL_EXPRESSIONS.items() if name != "batch_size"},
             "data_mode": "generated",
             "rewards": LETTERS,
-            "rollout": {"prompts": 3, "group": 4, "tokens": 8},
+            "rollout": {"prompts": 2, "group": 3, "tokens": 6},
             "objective": {"kl": "full", "ratio": "none"},
             "precision": "bf16",
             "accumulation": 2,
@@ -146,7 +146,11 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "word problems with adapters on a pretrained model": (
         "trainables.word_problems:WordProblems",
-        {"objective": {"kl": "k3"}, "rollout": {"prompts": 2, "group": 3, "tokens": 6, "passes": 2}},
+        {
+            "objective": {"kl": "k3"},
+            "rollout": {"prompts": 2, "group": 2, "tokens": 3, "passes": 2},
+            "decoding": {"tokens": 2, "samples": 1, "ks": [1]},
+        },
     ),
 }
 EVALUATION = {"first": 2, "every": 5}

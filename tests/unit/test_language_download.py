@@ -106,7 +106,7 @@ def test_a_file_that_was_whole_but_not_named_so(files: Files, tmp_path: Path) ->
 
 
 def test_what_goes_wrong_is_said(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(RungError, match=r"cannot download .*other: .*Not Found.*local text file"):
+    with pytest.raises(RungError, match=r"cannot download .*other: .*Not Found.*the local file"):
         download(files.url.replace("story.txt", "other"), tmp_path / "other")
     files.shutdown()
     files.server_close()

@@ -146,6 +146,7 @@ def test_weight_bytes_are_those_of_the_tensors(folder: Path, settings: dict[str,
 def test_activations_are_what_a_forward_pass_keeps(folder: Path, settings: dict[str, Any], precision: Any) -> None:
     config = config_of(folder, **settings)
     model = load(config, torch.Generator().manual_seed(0))
+    model.set_attn_implementation(config.attention)  # as on a GPU: on a CPU attention is in fp32 where it is sdpa
     rows, length, shape = 3, 35, shape_of(config)
     kept: dict[int, torch.Tensor] = {}
 
@@ -268,7 +269,7 @@ def test_a_template_may_stand_in_the_tokenizer_s_settings(folder: Path) -> None:
 def test_missing_packages(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert "pip install 'rung[qlora]'" in str(missing(config_of(folder, quantization="nf4")))
+    assert "pip install -e '.[qlora]'" in str(missing(config_of(folder, quantization="nf4")))
     assert "flash-attn" in str(missing(config_of(folder, attention="flash_attention_2")))
     assert missing(config_of(folder)) is None
 
