@@ -71,8 +71,9 @@ class Chat:
             )
         except (TemplateError, ValueError) as error:
             roles = ", ".join(message.get("role", "?") for message in messages)
+            hint = '. Some know no system message: leave it empty (prompt.system: "")' if "system" in roles else ""
             raise RungError(
-                f"the chat template of {self._folder} refuses a conversation of {roles}: {error}"
+                f"the chat template of {self._folder} refuses a conversation of {roles}: {error}{hint}"
             ) from error
         return text
 

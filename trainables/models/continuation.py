@@ -179,7 +179,10 @@ def write(
     check_tokens(reader.vocabulary, prompts, stop, sampler.forbidden)
     for row, prompt in enumerate(prompts):
         if len(prompt) > length:
-            raise RungError(f"prompt {row} has {len(prompt)} tokens: the model reads at most {length}")
+            raise RungError(
+                f"prompt {row} has {len(prompt)} tokens: the model reads at most {length}. Ask shorter questions, with "
+                "a shorter system prompt or fewer examples"
+            )
     limits = [min(tokens, length + 1 - len(prompt)) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda prompt: len(prompts[prompt]), reverse=True)
     asked = [(prompt, response) for prompt in order for response in range(group)]

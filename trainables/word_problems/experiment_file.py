@@ -27,13 +27,15 @@ MODELS = {"qwen3": "Qwen/Qwen3-4B-Instruct-2507"}
 SAMPLES, KS = 10, (1, 5, 10)
 """Drawn answers to each test question, and the k of pass@k."""
 
+_IN_A_NAME = r"^[A-Za-z0-9._-]*$"
+
 
 class ExperimentFile(StrictModel):
     """One experiment."""
 
-    remark: str = ""
-    """Ends the run's name."""
-    model_type: str = "qwen3"
+    remark: str = Field(default="", pattern=_IN_A_NAME)
+    """Ends the run's name, which is also that of a folder: letters, digits, `-`, `_` and `.`."""
+    model_type: str = Field(default="qwen3", pattern=_IN_A_NAME)
     """Begins the run's name."""
     model_name: str | None = None
     """A folder or a name on the Hugging Face Hub; empty: that of `model_type`."""
