@@ -18,6 +18,7 @@ from rung.results.mcnemar import PairedAnswers, mcnemar, mcnemar_mid
 from rung.results.query import StudyResults, load
 from rung.results.render_compare import render_families
 from rung.results.statistics import mean_interval
+from rung.results.written import newest_texts
 from tests.made_up_answers import Answered, single, write_answered_study
 from tests.made_up_studies import FRESH, MadeUp
 
@@ -262,3 +263,11 @@ def test_compare_over_seeds_says_what_each_run_says(tmp_path: Path) -> None:
     text = " ".join(shown([compare_configurations(*sides)]).split())
     assert "mean over 3 seeds: 0.5833" in text
     assert "A answers better by more than chance in 0 of 3" in text
+
+
+def test_the_report_shows_one_answer_to_each_question(tmp_path: Path) -> None:
+    """The first, which is the greedy one where there are several."""
+    directory = write_answered_study(tmp_path / "several", ONE, [Answered([[True, False, False]] * 8)])
+    study = load(directory)
+    (run,) = newest_texts(study, study.summary())
+    assert [(text.gold, text.is_right) for text in run.texts] == [(str(1 + number), True) for number in range(6)]

@@ -1,6 +1,6 @@
 """What models wrote, for the report: the newest texts of the best configurations (table `generations`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST_RUNS, MOST_TEXTS, MOST_LETTERS = 3, 6, 600
 """Configurations, one run of each; texts of a run; letters of a text. The rest is in the table."""
+_MOST_ANSWERS = 20
+"""Answers to one question that are looked past to find the next question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,22 @@ def newest_texts(results: "StudyResults", ranking: Sequence[ConfigurationSummary
             "SELECT config_id, run_id, seed, step, prompt, response, gold, reward FROM generations "
             "WHERE phase = 'search' "
             "QUALIFY dense_rank() OVER (PARTITION BY config_id ORDER BY seed, step DESC) = 1 "
-            f'AND "index" < {MOST_TEXTS} ORDER BY config_id, "index"'
+            f'AND "index" < {MOST_TEXTS * _MOST_ANSWERS} ORDER BY config_id, "index"'
         )
     )
     by_configuration: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        by_configuration.setdefault(row["config_id"], []).append(row)
+        texts = by_configuration.setdefault(row["config_id"], [])
+        if len(texts) < MOST_TEXTS and not _is_another_answer(row, texts):
+            texts.append(row)
     chosen = [entry for entry in ranking if entry.config_id in by_configuration][:MOST_RUNS]
     return [_written(entry.label, by_configuration[entry.config_id]) for entry in chosen]
+
+
+def _is_another_answer(row: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a text answers a question that has been answered; without a right answer it is no question."""
+    question = (row["prompt"], row["gold"])
+    return row["gold"] is not None and any((each["prompt"], each["gold"]) == question for each in before)
 
 
 def sampled_run(results: "StudyResults") -> str | None:
