@@ -177,12 +177,7 @@ def write(
             diverged.
     """
     check_tokens(reader.vocabulary, prompts, stop, sampler.forbidden)
-    for row, prompt in enumerate(prompts):
-        if len(prompt) > length:
-            raise RungError(
-                f"prompt {row} has {len(prompt)} tokens: the model reads at most {length}. Ask shorter questions, with "
-                "a shorter system prompt or fewer examples"
-            )
+    _check_lengths(prompts, length)
     limits = [min(tokens, length + 1 - len(prompt)) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda prompt: len(prompts[prompt]), reverse=True)
     asked = [(prompt, response) for prompt in order for response in range(group)]
@@ -200,6 +195,15 @@ def write(
             for row, got in zip(rows, continued, strict=True):
                 written[row] = Written(got.tokens, got.log_probabilities, got.tokens[-1] in stop)
     return [[written[prompt, response] for response in range(group)] for prompt in range(len(prompts))]
+
+
+def _check_lengths(prompts: Sequence[Sequence[int]], length: int) -> None:
+    for row, prompt in enumerate(prompts):
+        if len(prompt) > length:
+            raise RungError(
+                f"prompt {row} has {len(prompt)} tokens: the model reads at most {length}. Ask shorter questions, with "
+                "a shorter system prompt or fewer examples"
+            )
 
 
 @contextmanager
