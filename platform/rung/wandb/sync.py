@@ -46,7 +46,6 @@ def sync_study(directory: Path) -> str:
     if not mirror.sent_now:
         if mirror.destination.is_online:
             return f"W&B: nothing new, all {mirror.runs} runs are there"
-        return (
-            f"W&B: nothing new; {mirror.runs} runs are in files, and nothing was sent: there is no key (`wandb login`)"
-        )
+        runs = "1 run is" if mirror.runs == 1 else f"{mirror.runs} runs are"
+        return f"W&B: nothing new; {runs} in files, and nothing was sent: there is no key (`wandb login`)"
     return what_was_sent(mirror)
